@@ -1,0 +1,77 @@
+"""The errors this package raises: each message names the value, the rule and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LRBenchError(Exception):
+    """Base of all errors of this package; its message is one line that a person can act on."""
+
+
+class PolicyError(LRBenchError, ValueError):
+    """An LR policy with a value that its function does not allow."""
+
+
+class UnknownNameError(LRBenchError, ValueError):
+    """A function, dataset, model, optimizer or file that nobody here has heard of."""
+
+    @classmethod
+    def among(
+        cls, kind: str, name: object, known: Iterable[str], hint: str = ""
+    ) -> UnknownNameError:
+        """Name what was given, the nearest known names, and what else is possible.
+
+        Args:
+            kind: what the name should name, for example ``"LR function"``.
+            name: what was given.
+            known: the names that would have been understood.
+            hint: the next step when none of the known names is meant.
+
+        >>> str(UnknownNameError.among("model", "lenett", ["lenet", "mlp"]))
+        "unknown model 'lenett': did you mean lenet? Known: lenet, mlp"
+        """
+        known = list(known)
+        by_key = {entry.lower(): entry for entry in known}
+        near = difflib.get_close_matches(str(name).lower(), by_key, n=3, cutoff=0.5)
+        guess = f"did you mean {' or '.join(by_key[key] for key in near)}? " if near else ""
+        message = f"unknown {kind} {name!r}: {guess}Known: {', '.join(known)}"
+        return cls(f"{message}. {hint}" if hint else message)
+
+
+class RecordError(LRBenchError, ValueError):
+    """A task or run whose fields break a rule."""
+
+
+class SearchSpaceError(LRBenchError, ValueError):
+    """A search-space file with an error; the message starts with file and line."""
+
+
+class DatabaseError(LRBenchError):
+    """The LR database cannot be opened, read or written."""
+
+
+class DataError(LRBenchError):
+    """Training data that is missing or unreadable."""
+
+
+class TrainingError(LRBenchError, ValueError):
+    """Training settings that cannot work together."""
+
+
+class StudyError(LRBenchError, ValueError):
+    """A study that does not fit what is asked of it."""
+
+
+class MissingExtraError(LRBenchError, ImportError):
+    """An optional dependency that is not installed."""
+
+    @classmethod
+    def of(cls, package: str, extra: str) -> MissingExtraError:
+        """Say which pip command brings the missing package.
+
+        >>> str(MissingExtraError.of("torch", "torch"))
+        "torch is not installed: pip install 'lrbench-hpo[torch]'"
+        """
+        return cls(f"{package} is not installed: pip install 'lrbench-hpo[{extra}]'")
