@@ -1,0 +1,143 @@
+"""The cyclic LR functions as waves of phase: nine shapes, each under three envelopes.
+
+With ``u = (t + shift) / period`` a wave is ``shape(u - floor(u))``: its minimum is where ``u`` is
+whole, and the cycle that the envelope counts is ``floor(u)``. Half a cycle is ``l`` iterations, so
+the period is ``2 l``; for the restart shapes, which only fall, it is ``l``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def _triangle(x: Array) -> Array:
+    return 1.0 - np.abs(2.0 * x - 1.0)
+
+
+def _sine(x: Array) -> Array:
+    return np.sin(np.pi * x)
+
+
+def _raised_cosine(x: Array) -> Array:
+    return 0.5 * (1.0 - np.cos(2.0 * np.pi * x))
+
+
+def _linear_fall(x: Array) -> Array:
+    return 1.0 - x
+
+
+def _sine_fall(x: Array) -> Array:
+    return np.sin(0.5 * np.pi * (1.0 - x))
+
+
+def _cosine_fall(x: Array) -> Array:
+    return 0.5 * (1.0 + np.cos(np.pi * x))
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One wave shape between 0 and 1.
+
+    Attributes:
+        name: the LR function's name when no envelope is on it.
+        formula: the wave in ``t`` and ``l``, as a person writes it.
+        cycle: the number of the cycle in ``t`` and ``l``.
+        shape: the wave as a function of the phase in [0, 1).
+        period: the period in units of ``l``.
+        shift: what is added to ``t``, in units of ``l``; 1 makes the wave start at its maximum.
+    """
+
+    name: str
+    formula: str
+    cycle: str
+    shape: Callable[[Array], Array]
+    period: int
+    shift: int = 0
+
+    def first_minimum(self, l: float) -> float:  # noqa: E741 (the papers' name)
+        """The first time after 0 at which a cycle has come down to its minimum."""
+        return (self.period - self.shift) * l
+
+    def minimum_times(self, l: float, horizon: float) -> Array:  # noqa: E741
+        """Times ``0 < t <= horizon`` at which a cycle has come down to its minimum.
+
+        Args:
+            l: half a cycle, in iterations.
+            horizon: the last time asked for, in iterations.
+        """
+        cycles = (horizon / l + self.shift) // self.period
+        times = (np.arange(1.0, cycles + 2.0) * self.period - self.shift) * l
+        return times[times <= horizon]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What the amplitude of a wave does over the cycles.
+
+    Attributes:
+        suffix: what the LR function's name ends in.
+        formula: what follows the wave's formula.
+        parameters: the parameters that the envelope adds.
+        scale: the amplitude from the iterations, the cycle's number and gamma.
+    """
+
+    suffix: str
+    formula: str
+    parameters: tuple[str, ...]
+    scale: Callable[[Array, Array, float], Array]
+
+
+def _constant(t: Array, cycle: Array, gamma: float) -> Array:
+    return np.ones_like(t)
+
+
+def _halved(t: Array, cycle: Array, gamma: float) -> Array:
+    # ldexp is exact; past 2**-1100 the amplitude is 0 in any case.
+    return np.ldexp(1.0, -np.minimum(cycle, 1100.0).astype(np.int32))
+
+
+def _exponential(t: Array, cycle: Array, gamma: float) -> Array:
+    return np.power(gamma, t)
+
+
+UP, DOWN, RESTART = "floor(t/(2l))", "floor((t+l)/(2l))", "floor(t/l)"
+
+WAVES = (
+    Wave("TRI", "(2/pi) abs(asin(sin(pi t/(2l))))", UP, _triangle, 2),
+    Wave("DTRI", "(2/pi) abs(asin(cos(pi t/(2l))))", DOWN, _triangle, 2, shift=1),
+    Wave("SIN", "abs(sin(pi t/(2l)))", UP, _sine, 2),
+    Wave("DSIN", "abs(cos(pi t/(2l)))", DOWN, _sine, 2, shift=1),
+    Wave("COS", "(1 + cos(pi t/l))/2", DOWN, _raised_cosine, 2, shift=1),
+    Wave("UPCOS", "(1 - cos(pi t/l))/2", UP, _raised_cosine, 2),
+    Wave("RSW", "(1 - (t mod l)/l)", RESTART, _linear_fall, 1),
+    Wave("SINRSW", "sin((pi/2) (1 - (t mod l)/l))", RESTART, _sine_fall, 1),
+    Wave("COSRSW", "(1 + cos(pi (t mod l)/l))/2", RESTART, _cosine_fall, 1),
+)
+
+ENVELOPES = (
+    Envelope("", "", (), _constant),
+    Envelope("2", " / 2^{cycle}", (), _halved),
+    Envelope("EXP", " * gamma^t", ("gamma",), _exponential),
+)
+
+
+def cyclic(t: Array, wave: Wave, envelope: Envelope, l: float, gamma: float = 1.0) -> Array:  # noqa: E741
+    """Value in [0, 1] of a wave under an envelope.
+
+    Args:
+        t: iterations from 0.
+        wave: the shape.
+        envelope: what its amplitude does.
+        l: half a cycle (for restarts: a whole one), in iterations.
+        gamma: decay an iteration, for the exponential envelope.
+    """
+    period = wave.period * l
+    # divmod, unlike t / period, puts t = n * period at phase 0 of cycle n for any period.
+    cycle, rest = np.divmod(t + wave.shift * l, period)
+    return wave.shape(rest / period) * envelope.scale(t, cycle, gamma)
