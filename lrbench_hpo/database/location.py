@@ -1,0 +1,99 @@
+"""Where the LR database is: a URL, a file, or the user's own."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import sqlalchemy as sa
+from platformdirs import user_data_path
+
+from lrbench_hpo.errors import DatabaseError
+
+VARIABLE = "LRBENCH_DATABASE_URL"
+FILE_NAME = "lrbench.db"
+
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgresql": "postgresql+psycopg2",
+    "postgresql+psycopg2": "postgresql+psycopg2",
+}
+_FORMS = "a file, sqlite:///FILE, or postgresql://USER@HOST/NAME"
+
+
+def database_url(location: str | Path | None = None) -> sa.URL:
+    """The URL of a database.
+
+    Args:
+        location: a URL or a file; None for the environment variable ``LRBENCH_DATABASE_URL``, or
+            else a file in the user's data folder.
+
+    Raises:
+        DatabaseError: for something that is neither a file's name nor a URL understood here.
+
+    >>> database_url("sqlite:////data/lr.db").database
+    '/data/lr.db'
+    """
+    if location is None:
+        location = os.environ.get(VARIABLE) or user_data_path("lrbench_hpo") / FILE_NAME
+    if not isinstance(location, (str, Path)):
+        raise DatabaseError(f"database={type(location).__name__}: expected {_FORMS}")
+    text = str(location)
+    if not text.strip() or "\0" in text:
+        raise DatabaseError(f"database={text!r}: expected {_FORMS}")
+    scheme = re.match(r"([A-Za-z][\w+.-]+):", text)  # two letters and more: C: is a drive
+    if isinstance(location, Path) or scheme is None:
+        return _file_url(text)
+    return _known_url(text, scheme[1])
+
+
+def _file_url(path: str) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(Path(path).expanduser().absolute()))
+
+
+def _known_url(text: str, scheme: str) -> sa.URL:
+    # No message here repeats the URL: it may hold a password.
+    if scheme.lower() not in _DRIVERS:
+        raise DatabaseError(f"unknown database kind {scheme!r}: expected {_FORMS}")
+    if not text[len(scheme) :].startswith("://"):
+        raise DatabaseError(f"a database URL starts with {scheme}://, expected {_FORMS}")
+    try:
+        url = sa.make_url(text).set(drivername=_DRIVERS[scheme.lower()])
+    except (sa.exc.ArgumentError, ValueError):
+        raise DatabaseError(f"a {scheme} URL that cannot be read: expected {_FORMS}") from None
+    if url.get_backend_name() != "sqlite" or in_memory(url) or "uri" in url.query:
+        return url
+    return url.set(database=_file_url(url.database or "").database)
+
+
+def in_memory(url: sa.URL) -> bool:
+    """Whether the database is gone when it is closed."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """The file of an SQLite database; None for one in memory or on a server."""
+    if url.get_backend_name() != "sqlite" or in_memory(url):
+        return None
+    name = url.database or ""
+    return Path(re.sub(r"^file:(?://(?=/))?", "", name) if "uri" in url.query else name)
+
+
+def make_room(url: sa.URL) -> None:
+    """Make the folder of an SQLite file, unless it is only to be read.
+
+    Raises:
+        DatabaseError: when the folder cannot be made, or the file is a folder.
+    """
+    file = sqlite_file(url)
+    if file is None or "uri" in url.query:
+        return
+    if file.is_dir():
+        raise DatabaseError(f"{file}: this is a folder: name a file in it, as {file / FILE_NAME}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"its folder cannot be made ({error.strerror}): name another with --database"
+        raise DatabaseError(f"{file}: {reason} or {VARIABLE}") from None

@@ -1,0 +1,84 @@
+"""The steps that bring a database to this package's schema, each in a transaction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from lrbench_hpo.database import paper, rows, tables
+from lrbench_hpo.database.engine import writing
+from lrbench_hpo.database.failures import one_line, shown
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.records import utc_timestamp
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step: from version - 1 to version, wholly or not at all."""
+
+    version: int
+    description: str
+    apply: Callable[[sa.Connection], object]
+
+
+def _born(connection: sa.Connection) -> None:
+    """All tables, with the paper's rows: there is no database without them."""
+    tables.metadata.create_all(connection)
+    rows.insert_runs(connection, paper.paper_runs())
+
+
+# Step 1 makes the tables as they are today: a later step looks first whether its change is there.
+MIGRATIONS: Sequence[Migration] = (Migration(1, "tables, and the paper's rows", _born),)
+
+
+def schema_version(connection: sa.Connection) -> int:
+    """The last step that was done here; 0 for an empty database."""
+    if not sa.inspect(connection).has_table(tables.schema.name):
+        return 0
+    return connection.scalar(sa.select(sa.func.max(tables.schema.c.version))) or 0
+
+
+def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
+    """Do the steps that a database lacks; one that lacks none is not written to.
+
+    Several processes may do this at once: each step looks again once it holds the write lock.
+
+    Args:
+        engine: of `open_engine`.
+        steps: in order of their versions.
+
+    Returns:
+        The database's version, which is that of the last step.
+
+    Raises:
+        DatabaseError: for a newer database, or one that cannot be read or written. A step that
+            fails leaves the database at the version before it.
+    """
+    with one_line(engine.url):
+        with engine.begin() as connection:
+            version = schema_version(connection)
+        for step in steps:
+            if step.version > version:
+                version = _do(engine, step)
+    if version > steps[-1].version:
+        known = f"made by a newer lrbench-hpo (schema {version}, known here: {steps[-1].version})"
+        raise DatabaseError(f"{shown(engine.url)}: {known}: pip install --upgrade lrbench-hpo")
+    return version
+
+
+def _do(engine: sa.Engine, step: Migration) -> int:
+    with writing(engine).begin() as connection:
+        version = schema_version(connection)
+        if version >= step.version:  # another process was here first
+            return version
+        step.apply(connection)
+        done = {
+            "version": step.version,
+            "description": step.description,
+            "applied_at": utc_timestamp(datetime.now(UTC)),
+        }
+        connection.execute(sa.insert(tables.schema).values(done))
+    return step.version
