@@ -1,0 +1,120 @@
+"""A short list of good and different policies out of scattered evidence.
+
+Every known run becomes a point of the new task's space. A candidate's worth is a kernel estimate:
+the mean quality of the runs whose LR curves are near its own, weighted by how much each run says,
+shrunk while little is known, and cut by how alike its own task is. The list is then picked
+greedily, near-copies left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records import Run
+
+# Two policies whose LRs differ by a factor of two nearly everywhere share half of their evidence.
+_KERNEL_WIDTH = 0.35  # decades of LR, root mean square over the budget
+_COPY = 0.15  # decades: a nearer policy of the same function adds nothing to a short list
+_SHRINKAGE = 0.3  # weight of knowing nothing, in runs on the same task
+_OTHER_FUNCTION_PENALTY = 0.15  # what a curve already on the list takes from one that is the same
+_KNOWN_GOOD = 0.1  # a poorer run is evidence, but no candidate
+_BLOCKS, _POINTS = 16, 320
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A known run as a point of the new task's space.
+
+    Attributes:
+        policy: its policy in the new task's scale.
+        point: its scale-free coordinates there.
+        run: the run it stands for.
+        quality: how good the run was among its peers, 1 for the best, 0 for a diverged one.
+        weight: how much it says about the new task, 1 for an own run on the same task.
+        similarity: of the run's task to the new one.
+        moved: coordinates that had to be moved into the space.
+    """
+
+    policy: LRPolicy
+    point: Mapping[str, float]
+    run: Run
+    quality: float
+    weight: float
+    similarity: float
+    moved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A policy on the list, its estimated worth, and the evidence, strongest first."""
+
+    candidate: Candidate
+    worth: float
+    evidence: tuple[Candidate, ...]
+
+
+def curve_features(policy: LRPolicy, max_iterations: int) -> npt.NDArray[np.float64]:
+    """A policy as one point in a space common to all functions: log10 of its mean LR over time.
+
+    Args:
+        policy: any policy.
+        max_iterations: the budget, in iterations.
+
+    Returns:
+        16 numbers, the decades of the mean LR over each 16th of the budget; LRs below a
+        thousandth of the peak count as that.
+
+    >>> curve_features(LRPolicy("FIX", k0=0.1), 1000).tolist() == [-1.0] * 16
+    True
+    """
+    times = np.arange(_POINTS) * (max_iterations / _POINTS)
+    lrs = policy(times).reshape(_BLOCKS, -1).mean(axis=1)
+    features: npt.NDArray[np.float64] = np.log10(np.maximum(lrs, 1e-3 * lrs.max()))
+    return features
+
+
+def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list[Choice]:
+    """The `n` candidates worth trying first, best first, near-copies left out.
+
+    Args:
+        candidates: what is known; those of poor quality only warn.
+        max_iterations: the new task's budget, in iterations.
+        n: length of the list at most.
+    """
+    if not candidates:
+        return []
+    features = np.array([curve_features(c.policy, max_iterations) for c in candidates])
+    # Seeds of one policy have the same curve: pairwise distances of all to all, in decades.
+    distances = np.sqrt(((features[:, None, :] - features[None, :, :]) ** 2).mean(axis=2))
+    kernel = np.exp(-((distances / _KERNEL_WIDTH) ** 2))
+    weights = kernel * np.array([c.weight for c in candidates])
+    qualities = np.array([c.quality for c in candidates])
+    worth = (weights @ qualities) / (weights.sum(axis=1) + _SHRINKAGE)
+    # A policy of another task may lie near good ones of this task; those themselves come first.
+    worth *= np.array([c.similarity for c in candidates])
+    worth[qualities < _KNOWN_GOOD] = 0.0
+    chosen: list[int] = []
+    left = worth.copy()
+    while len(chosen) < n and left.max() > 0:
+        best = int(left.argmax())
+        chosen.append(best)
+        same = np.array([c.policy.function == candidates[best].policy.function for c in candidates])
+        left[same & (distances[best] < _COPY)] = 0.0
+        left[best] = 0.0
+        left[~same] *= 1 - _OTHER_FUNCTION_PENALTY * kernel[best][~same]
+    return [
+        Choice(candidates[i], float(worth[i]), _evidence(candidates, i, weights[i])) for i in chosen
+    ]
+
+
+def _evidence(
+    candidates: Sequence[Candidate], index: int, weights: npt.NDArray[np.float64]
+) -> tuple[Candidate, ...]:
+    order = np.argsort(-weights, kind="stable")
+    others = [candidates[i] for i in order if i != index and weights[i] > 0.05]
+    return (candidates[index], *others[:4])

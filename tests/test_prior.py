@@ -1,0 +1,173 @@
+"""What the database says about a task."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lrbench_hpo import LRPolicy, Run, connect, recommend
+from lrbench_hpo.errors import DatabaseError, LRBenchError, RecordError, UnknownNameError
+from lrbench_hpo.policies import ALL_FUNCTIONS
+from lrbench_hpo.prior import prior_for
+from lrbench_hpo.space_files import load_space
+from lrbench_hpo.tasks import recipe_for, task_for
+
+PAPERS_BEST = [
+    LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=0.99994, l=2000),
+    LRPolicy("TRIEXP", k0=1e-4, k1=0.9, gamma=0.99994, l=2000),
+]
+
+
+@pytest.fixture
+def database():
+    with connect("sqlite://") as db:
+        yield db
+
+
+def own(policy, top1, *, dataset="digits", model="mlp", budget=300, **changes):
+    task = task_for(dataset, model, details={"reference_lr": 0.01})
+    metrics = {"top1": top1, "iterations_to_best": budget, "loss_difference": 0.0}
+    return Run(task, policy, budget, seed=0, metrics=metrics, **changes)
+
+
+def test_the_papers_best_come_first(database):
+    found = recommend("cifar10", "resnet32", database=database)
+    assert [entry.policy for entry in found[:2]] == PAPERS_BEST
+    assert found[0].origin == "published"
+    assert "Table IX" in found[0].why
+    assert found[0].choice.evidence[0].run.policy == PAPERS_BEST[0]
+
+
+def test_points_are_scaled_to_the_budget(database):
+    first = recommend("cifar10", "resnet32", database=database, max_iterations=6_400)[0].policy
+    assert first == LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=first.gamma, l=200)
+    assert first.gamma**6_400 == pytest.approx(0.99994**64_000)
+
+
+def test_points_are_scaled_to_the_batch(database):
+    first = recommend("cifar10", "resnet32", database=database, batch_size=64)[0].policy
+    assert first.k1 == pytest.approx(0.45)
+    given = recommend("cifar10", "resnet32", database=database, reference_lr=0.2)[0].policy
+    assert given.k1 == pytest.approx(1.8)
+
+
+def test_another_kind_of_optimizer_has_its_own_lrs(database):
+    prior = prior_for("cifar10", "resnet32", database=database, optimizer="adam")
+    assert prior.scale.reference_lr == 0.001
+    assert prior.portfolio[0].policy.k1 == pytest.approx(0.009)
+
+
+def test_the_most_similar_task_serves_where_the_same_is_unknown(database):
+    prior = prior_for("digits", "lenet", database=database)
+    assert {known.dataset for known, _ in prior.similar} == {"MNIST"}
+    assert prior.scale.reference_lr == 0.01
+    assert all(entry.origin == "published" for entry in prior.portfolio)
+    assert "85 % similar" in prior.portfolio[0].why
+
+
+def test_where_nothing_is_similar_it_says_so(database):
+    prior = prior_for("audio", "transformer", database=database, optimizer="adamw")
+    assert prior.similar == ()
+    assert "nothing similar to audio/transformer is known" in prior.summary
+    assert {entry.origin for entry in prior.portfolio} == {"default"}
+    assert len({entry.policy for entry in prior.portfolio}) == 5
+
+
+def test_own_results_come_before_published_ones(database):
+    best = LRPolicy("EXP", k0=0.05, gamma=0.99)
+    worse = [LRPolicy("FIX", k0=k0) for k0 in (0.001, 0.002, 0.003)]
+    database.add(own(best, 0.98), *(own(policy, 0.6) for policy in worse))
+    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    assert prior.portfolio[0].policy == best
+    assert prior.portfolio[0].origin == "own"
+    assert "1 of your own results" in prior.summary
+    assert not {entry.policy for entry in prior.portfolio} & set(worse)
+    assert any(entry.origin == "published" for entry in prior.portfolio)
+
+
+def test_a_single_own_run_is_no_proof(database):
+    database.add(own(LRPolicy("FIX", k0=1e-5), 0.2, dataset="mnist", model="lenet", budget=10_000))
+    prior = prior_for("mnist", "lenet", database=database)
+    assert prior.portfolio[0].origin == "published"
+
+
+def test_an_own_divergence_takes_a_published_policy_off_the_list(database):
+    budget = 10_000
+    first = recommend("mnist", "lenet", database=database)[0].policy
+    for seed in range(2):
+        failed = own(first, None, dataset="mnist", model="lenet", budget=budget, status="diverged")
+        database.add(dataclasses.replace(failed, metrics={}, seed=seed))
+    assert first not in [entry.policy for entry in recommend("mnist", "lenet", database=database)]
+
+
+def test_test_split_results_of_ones_own_are_no_evidence(database):
+    database.add(own(LRPolicy("FIX", k0=0.02), 0.99, split="test"))
+    found = recommend("digits", "mlp", database=database, max_iterations=300)
+    assert LRPolicy("FIX", k0=0.02) not in [entry.policy for entry in found]
+
+
+@pytest.mark.parametrize("function", ALL_FUNCTIONS)
+def test_any_function_can_be_asked_for_alone(database, function):
+    prior = prior_for("cifar10", "resnet32", database=database, functions=[function])
+    assert {entry.policy.function for entry in prior.portfolio} <= {function}
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "digits", "cifar10", "cifar100", "flowers"])
+@pytest.mark.parametrize("budget", [1, 3, 50, 1_000, 500_000])
+def test_every_budget_gets_usable_policies_within_the_space(database, dataset, budget):
+    prior = prior_for(dataset, "resnet20", database=database, max_iterations=budget)
+    for entry in prior.portfolio:
+        assert np.isfinite(entry.policy(np.arange(min(budget, 1_000)))).all()
+        function = entry.policy.function
+        assert prior.space.clip(function, entry.point)[1] == []
+
+
+def test_recommendations_are_json(database):
+    import json
+
+    [data] = json.loads(
+        json.dumps([r.to_dict() for r in recommend("mnist", "lenet", 1, database=database)])
+    )
+    assert data["evidence"][0]["notes"]["table"] == "VII"
+    assert LRPolicy.from_dict(data["policy"])
+
+
+def test_a_database_of_diverged_rows_only_still_answers(tmp_path):
+    with connect(tmp_path / "lr.db") as db:
+        failed = [
+            dataclasses.replace(
+                own(LRPolicy("FIX", k0=1 + seed), None, dataset="audio", model="net"),
+                status="diverged",
+                metrics={},
+            )
+            for seed in range(5)
+        ]
+        db.add(*failed)
+        prior = prior_for("audio", "net", database=db, max_iterations=300)
+        assert len(prior.portfolio) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"n": 0}, RecordError),
+        ({"max_iterations": 0}, RecordError),
+        ({"optimizer": "sdg"}, UnknownNameError),
+        ({"functions": ["SINNEXP"]}, UnknownNameError),
+        ({"reference_lr": -1.0}, LRBenchError),
+        ({"search_space": "nowhere.yaml"}, LRBenchError),
+        ({"database": "mongodb://x"}, DatabaseError),
+        ({"task": {"num_classes": -3}}, RecordError),
+    ],
+)
+def test_bad_input_is_one_line(arguments, error, database):
+    with pytest.raises(error) as caught:
+        recommend("mnist", "lenet", **{"database": database, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_space_may_be_ones_own(database):
+    space = load_space("default").restricted(["POLY"])
+    found = recommend("mnist", "lenet", database=database, search_space=space)
+    assert {entry.policy.function for entry in found} == {"POLY"}
+    assert recipe_for("mnist", "lenet").max_iterations == found[0].policy.l
