@@ -1,0 +1,103 @@
+"""Learning-rate policy tuning for Optuna and Ray Tune, warm-started from past results.
+
+>>> import lrbench_hpo
+>>> policy = lrbench_hpo.LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=0.99994, l=2000)
+>>> policy(0)
+0.0001
+
+The names below are loaded when they are first used: torch, optuna and ray take seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lrbench_hpo.database import Database, connect
+    from lrbench_hpo.errors import LRBenchError
+    from lrbench_hpo.leaderboard import Leaderboard, leaderboards
+    from lrbench_hpo.objective import Objective
+    from lrbench_hpo.policies import (
+        LRPolicy,
+        compose,
+        knee,
+        one_cycle,
+        sgdr,
+        warmup,
+        warmup_stable_decay,
+    )
+    from lrbench_hpo.prior import Recommendation, recommend
+    from lrbench_hpo.ranking import ScoreWeights, rank_policies, score
+    from lrbench_hpo.records import Run, Task
+    from lrbench_hpo.space import SearchSpace
+    from lrbench_hpo.space_files import load_space
+    from lrbench_hpo.study import create_study, suggest_policy
+
+_HOME = {
+    "Database": "database",
+    "LRBenchError": "errors",
+    "LRPolicy": "policies",
+    "Leaderboard": "leaderboard",
+    "Objective": "objective",
+    "Recommendation": "prior",
+    "Run": "records",
+    "ScoreWeights": "ranking",
+    "SearchSpace": "space",
+    "Task": "records",
+    "compose": "policies",
+    "connect": "database",
+    "create_study": "study",
+    "knee": "policies",
+    "leaderboards": "leaderboard",
+    "load_space": "space_files",
+    "one_cycle": "policies",
+    "rank_policies": "ranking",
+    "recommend": "prior",
+    "score": "ranking",
+    "sgdr": "policies",
+    "suggest_policy": "study",
+    "warmup": "policies",
+    "warmup_stable_decay": "policies",
+}
+
+__all__ = [
+    "Database",
+    "LRBenchError",
+    "LRPolicy",
+    "Leaderboard",
+    "Objective",
+    "Recommendation",
+    "Run",
+    "ScoreWeights",
+    "SearchSpace",
+    "Task",
+    "compose",
+    "connect",
+    "create_study",
+    "knee",
+    "leaderboards",
+    "load_space",
+    "one_cycle",
+    "rank_policies",
+    "recommend",
+    "score",
+    "sgdr",
+    "suggest_policy",
+    "warmup",
+    "warmup_stable_decay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lrbench-hpo")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
