@@ -1,0 +1,67 @@
+"""The training loop: one update after the other, at the LRs of a policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+from torch import nn
+
+from lrbench_hpo.training.batches import Batches
+from lrbench_hpo.training.optimizers import Optimizer, set_learning_rate
+
+# Asking a GPU for a loss makes it wait, so whether it is still finite is asked now and then.
+_CHECK_EVERY = 25
+
+
+class TrainingLoop:
+    """One run under way: its network, optimizer, data stream and LR table.
+
+    Attributes:
+        model: the network, on its device.
+        iteration: updates done so far.
+        diverged: whether a loss was NaN or infinite; then no update follows.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        batches: Batches,
+        learning_rates: Sequence[float],
+        *,
+        amp: bool = False,
+    ) -> None:
+        self.model = model
+        self.iteration = 0
+        self.diverged = False
+        self._optimizer = optimizer
+        self._batches = batches
+        self._learning_rates = learning_rates
+        self._device = next(model.parameters()).device
+        self._amp = amp
+        self._loss_sum = torch.zeros((), device=self._device)
+
+    def advance(self, until: int) -> bool:
+        """Train up to this iteration; False, at once, when the loss is no longer finite."""
+        while self.iteration < until and not self.diverged:
+            pause = min(until, self.iteration + _CHECK_EVERY)
+            for learning_rate in self._learning_rates[self.iteration : pause]:
+                self._step(learning_rate)
+            self.iteration = pause
+            # A sum that met NaN or infinity once never becomes finite again.
+            self.diverged = not math.isfinite(self._loss_sum.item())
+        return not self.diverged
+
+    def _step(self, learning_rate: float) -> None:
+        images, labels = self._batches.next()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        set_learning_rate(self._optimizer, learning_rate)
+        self._optimizer.step()
+        self._loss_sum += loss.detach()

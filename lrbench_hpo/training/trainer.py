@@ -1,0 +1,291 @@
+"""Training a network on image data with an LR policy."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrbench_hpo.errors import TrainingError, UnknownNameError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.tasks import Recipe, recipe_for, task_for
+from lrbench_hpo.training.batches import (
+    AUGMENTATIONS,
+    Batches,
+    CroppedSamples,
+    DeviceSamples,
+    pixels_for,
+)
+from lrbench_hpo.training.cost import CostMeter, environment
+from lrbench_hpo.training.data import ImageData
+from lrbench_hpo.training.evaluation import Evaluator
+from lrbench_hpo.training.loop import TrainingLoop
+from lrbench_hpo.training.models import ModelSpec, build_model, model_name
+from lrbench_hpo.training.optimizers import make_optimizer
+from lrbench_hpo.training.progress import Progress
+from lrbench_hpo.training.samples import Samples
+
+OnEvaluation = Callable[[CurvePoint, Run], bool | None]
+
+_MAX_TRAIN_LOSS_SAMPLES = 2_000
+# Each use of a run's seed has its own stream of random numbers.
+_INIT, _ORDER, _LAYERS, _TRAIN_LOSS = range(4)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """What a training gives: its record, and the weights at its best evaluation.
+
+    Attributes:
+        run: the record, with everything that was measured.
+        state: state dict of the network at the highest Top-1; empty if there was no evaluation.
+    """
+
+    run: Run
+    state: Mapping[str, Tensor]
+
+
+class Trainer:
+    """Trains one model on one data set with one recipe, with any number of LR policies.
+
+    The data is moved to the device once. Runs of the same seed start from the same weights and see
+    the same batches, whatever their policy, and give the same numbers on the same machine.
+
+    Args:
+        data: the images.
+        model: a name, factory or nn.Module, as in `build_model`.
+        recipe: optimizer, batch size, pixels, augmentation; that of the two names when None.
+        device: ``auto`` (CUDA when there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        amp: train and evaluate under bfloat16 autocast.
+        seed: default seed of the runs.
+        task: metadata to record beside what the trainer knows itself.
+        evaluations: most evaluations in a run.
+
+    Raises:
+        TrainingError: for settings that cannot work together, before any training.
+
+    >>> from lrbench_hpo.training import load_data
+    >>> trainer = Trainer(load_data("digits"), "lenet")
+    >>> trained = trainer.train(LRPolicy("FIX", k0=0.01), max_iterations=20)
+    >>> trained.run.status, trained.run.curve[-1].iteration
+    ('complete', 20)
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        model: ModelSpec,
+        recipe: Recipe | None = None,
+        *,
+        device: str = "auto",
+        amp: bool = False,
+        seed: int = 0,
+        task: Task | None = None,
+        evaluations: int = 10,
+    ) -> None:
+        self.data = data
+        self.recipe = recipe or recipe_for(data.name, model_name(model))
+        self.device = find_device(device)
+        self._model = model
+        self._amp = amp
+        self._seed = _checked_whole("seed", seed, least=0)
+        self._evaluations = _checked_whole("evaluations", evaluations, least=1)
+        network = build_model(model, data.num_classes, data.image_shape)
+        make_optimizer(network, self.recipe)
+        self.task = self._describe(task, network)
+        self._channels_last = any(isinstance(m, nn.Conv2d) for m in network.modules())
+        self._pixels = pixels_for(self.recipe.pixels, data.train, self.device)
+        self._train = self._stored(data.train)
+        if self.recipe.augment not in AUGMENTATIONS:
+            raise UnknownNameError.among("augmentation", self.recipe.augment, AUGMENTATIONS)
+        self._stream: DeviceSamples | CroppedSamples = self._train
+        if self.recipe.augment == "crop_flip":
+            self._stream = CroppedSamples(data.train, self.device)
+        self._evaluator = self._evaluator_for(data.validation)
+        Batches(self._stream, self._pixels, self.recipe.batch_size, seed=0)
+
+    def train(
+        self,
+        policy: LRPolicy,
+        max_iterations: int,
+        *,
+        seed: int | None = None,
+        on_evaluation: OnEvaluation | None = None,
+    ) -> TrainedRun:
+        """Train once, evaluating on the validation split at the policy's LR minima.
+
+        Args:
+            policy: the LR of every iteration.
+            max_iterations: the budget, in iterations.
+            seed: of initial weights and data order; the trainer's own when None.
+            on_evaluation: called after each evaluation with its point and the run so far; when it
+                returns True the run stops there as ``pruned``, unless its budget is used up.
+
+        Raises:
+            TrainingError: for a budget below one iteration, or too little memory on the device.
+        """
+        seed = self._seed if seed is None else _checked_whole("seed", seed, least=0)
+        with self._isolated(seed):
+            try:
+                return self._train_run(policy, max_iterations, seed, on_evaluation)
+            except torch.cuda.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"batch_size={self.recipe.batch_size}: {self.device} is out of memory: choose "
+                    "a smaller batch or model"
+                ) from error
+
+    def start(
+        self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
+    ) -> TrainingLoop:
+        """The loop of a run that has not begun: `train` without evaluation and record."""
+        _checked_whole("max_iterations", max_iterations, least=1)
+        seed = self._seed if seed is None else seed
+        network = self._network(_stream_seed(seed, _INIT))
+        order_seed = _stream_seed(seed, _ORDER)
+        return TrainingLoop(
+            network,
+            make_optimizer(network, self.recipe),
+            Batches(self._stream, self._pixels, self.recipe.batch_size, order_seed),
+            policy(np.arange(max_iterations)).tolist(),
+            amp=self._amp,
+        )
+
+    def test(self, state: Mapping[str, Tensor]) -> dict[str, float | None]:
+        """All metrics on the test split, of the network with these weights.
+
+        Args:
+            state: a state dict, as in `TrainedRun.state`.
+
+        Raises:
+            TrainingError: for weights that are not this model's.
+        """
+        network = self._network(0)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"these are not weights of {self.task.model!r}: give the state of a run of this "
+                "trainer that was evaluated at least once"
+            ) from error
+        with self._isolated(0):
+            return self._evaluator_for(self.data.test)(network)
+
+    def _train_run(
+        self, policy: LRPolicy, max_iterations: int, seed: int, on_evaluation: OnEvaluation | None
+    ) -> TrainedRun:
+        loop = self.start(policy, max_iterations, seed=seed)
+        meter = CostMeter(self.device)
+        progress = Progress(policy)
+        points = policy.evaluation_points(max_iterations, limit=self._evaluations)
+
+        def run(status: str) -> Run:
+            return Run(
+                task=self.task,
+                policy=policy,
+                max_iterations=max_iterations,
+                seed=seed,
+                status=status,
+                metrics=progress.metrics(complete=status == "complete"),
+                curve=tuple(progress.curve),
+                cost=meter.cost(loop.iteration * self.recipe.batch_size),
+                environment=environment(self.device, amp=self._amp),
+            )
+
+        for point in points:
+            measured: dict[str, float | None] = {}
+            if loop.advance(point):
+                with meter.evaluating():
+                    measured = self._evaluator(loop.model)
+            evaluated = progress.add(loop.iteration, measured, loop.model)
+            if evaluated.eval_loss is None:
+                return TrainedRun(run("diverged"), progress.state)
+            status = "complete" if point == max_iterations else "pruned"
+            if on_evaluation and on_evaluation(evaluated, run(status)) and status == "pruned":
+                return TrainedRun(run(status), progress.state)
+        return TrainedRun(run("complete"), progress.state)
+
+    def _network(self, seed: int) -> nn.Module:
+        network = build_model(self._model, self.data.num_classes, self.data.image_shape, seed)
+        layout = torch.channels_last if self._channels_last else torch.contiguous_format
+        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+    def _stored(self, samples: Samples) -> DeviceSamples:
+        return DeviceSamples(samples, self.device, channels_last=self._channels_last)
+
+    def _evaluator_for(self, samples: Samples) -> Evaluator:
+        """An evaluator with a part of the train split as large as the validation split."""
+        size = min(len(self.data.train), len(self.data.validation), _MAX_TRAIN_LOSS_SAMPLES)
+        generator = torch.Generator().manual_seed(_stream_seed(0, _TRAIN_LOSS))
+        chosen = torch.randperm(len(self.data.train), generator=generator)[:size]
+        part = self.data.train.take(chosen)
+        return Evaluator(self._stored(samples), self._stored(part), self._pixels, self._amp)
+
+    def _describe(self, task: Task | None, network: nn.Module) -> Task:
+        """The task to record: what was really trained wins over what was expected."""
+        data, recipe = self.data, self.recipe
+        return dataclasses.replace(
+            task or task_for(data.name, model_name(self._model), recipe),
+            num_classes=data.num_classes,
+            num_train=len(data.train) + len(data.validation),
+            image_shape=data.image_shape,
+            num_parameters=sum(p.numel() for p in network.parameters()),
+            framework="pytorch",
+            optimizer=recipe.optimizer,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            batch_size=recipe.batch_size,
+        )
+
+    @contextlib.contextmanager
+    def _isolated(self, seed: int) -> Iterator[None]:
+        """Own random numbers for layers such as dropout, and kernels that repeat their results."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        with torch.random.fork_rng(devices=devices), kernels:
+            torch.manual_seed(_stream_seed(seed, _LAYERS))
+            yield
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        UnknownNameError: for a name that torch does not know.
+        TrainingError: for a device that is not there.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kinds = ("auto", "cpu", "cuda", "mps")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UnknownNameError.among("device", name, kinds) from None
+    if device.type not in kinds:
+        raise UnknownNameError.among("device", name, kinds)
+    there = {
+        "cpu": True,
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[device.type]:
+        raise TrainingError(f"device={name!r}: not on this machine: choose auto or cpu")
+    return device
+
+
+def _stream_seed(seed: int, stream: int) -> int:
+    return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])
+
+
+def _checked_whole(name: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise TrainingError(f"{name}={value!r}: expected a whole number of at least {least}")
+    return value
