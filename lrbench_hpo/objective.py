@@ -1,0 +1,317 @@
+"""The built-in objective: one trial is one training run, stored as soon as it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from lrbench_hpo.database import Database, connect
+from lrbench_hpo.errors import DatabaseError, StudyError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.ranking import score_run
+from lrbench_hpo.records import CurvePoint, Run, canonical_name
+from lrbench_hpo.study import StudySettings, suggest_policy
+from lrbench_hpo.tasks import MODELS, Recipe, dataset_info, recipe_for
+
+if TYPE_CHECKING:
+    from lrbench_hpo.training import Trainer
+
+# What a diverged trial counts in a Pareto study: no accuracy, the whole budget, and a gap that no
+# trained network has. Its constraint keeps it out of the front and tells the sampler.
+_DIVERGED_LOSS_DIFFERENCE = 10.0
+
+
+class Objective:
+    """Trains a model with the policy of an Optuna trial: ``study.optimize(Objective(…))``.
+
+    Batch size, optimizer, budget and score come from the study. Each trial's run goes into the LR
+    database as soon as it ends, whatever its end: complete, pruned or diverged. A training that
+    the database already holds (same task, policy, budget, seed, device and versions) is not done
+    again: its numbers would be the same.
+
+    Args:
+        dataset: a data set's name, the path of a ``.npz`` file or image folder, or a
+            ``torch.utils.data.Dataset``.
+        model: a model's name, ``torchvision:NAME``, ``package.module:factory``, or a callable.
+        data: folder of the data set; ``LRBENCH_DATA`` when None.
+        download: whether torchvision may download what is missing.
+        database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
+            when None.
+        seed: of initial weights, data order and validation split: the same for every trial, so
+            that policies are compared on equal terms.
+        device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        amp: train in bfloat16 where it is safe.
+
+    Raises:
+        LRBenchError: for names, data or a database that cannot work, before any training.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        model: Any,
+        *,
+        data: str | Path | None = None,
+        download: bool = False,
+        database: str | Path | Database | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        amp: bool = False,
+    ) -> None:
+        from lrbench_hpo import training
+
+        self.dataset = dataset
+        self.model = model
+        self.seed = seed
+        self._device, self._amp = device, amp
+        self._data = training.load_data(dataset, data, download=download, seed=seed)
+        self.database = database if isinstance(database, Database) else connect(database)
+        self.database.check_writable()
+        self._waiting: list[Run] = []
+        self._turn = threading.Lock()
+        self._trainer: tuple[Recipe, Trainer] | None = None
+        self.on_evaluation: Callable[[optuna.Trial, CurvePoint], None] | None = None
+        self._best: tuple[float, int, Mapping[str, Any] | None] | None = None
+
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """Train with the policy of one trial.
+
+        Returns:
+            The score, or Top-1, iterations to best and absolute loss difference in a Pareto study.
+
+        Raises:
+            optuna.TrialPruned: when the study's pruner stops the trial.
+            StudyError: for a study of another task.
+        """
+        settings = StudySettings.of(trial.study)
+        policy = suggest_policy(trial)
+        # Threads of n_jobs take turns: they would share torch's random numbers and all cores.
+        with self._turn:
+            run, state = self._run(trial, settings, policy)
+        score = score_run(run, settings.weights)
+        self._record(trial, run, score)
+        if run.status == "pruned":
+            raise optuna.TrialPruned(f"stopped after {run.curve[-1].iteration} iterations")
+        complete = run.status == "complete"
+        if complete and (self._best is None or score > self._best[0]):
+            self._best = (score, trial.number, state)
+        return score if settings.objective == "score" else _pareto_values(run)
+
+    @property
+    def dataset_name(self) -> str:
+        """The name that the data's results are stored under."""
+        return self._data.name
+
+    @property
+    def task_details(self) -> dict[str, Any]:
+        """What the data themselves tell of the task: classes, images, shape."""
+        return {
+            "num_classes": self._data.num_classes,
+            "num_train": len(self._data.train),
+            "image_shape": list(self._data.image_shape),
+        }
+
+    def prepare(self, study: optuna.Study) -> None:
+        """Build the trainer now, so that settings which cannot work fail before the first trial.
+
+        Raises:
+            LRBenchError: for a study of another task, or a recipe that does not fit the data.
+        """
+        self._trainer_for(StudySettings.of(study))
+
+    def test(self, study: optuna.Study) -> dict[str, Any] | None:
+        """Measure the study's winner on the test split, once; None where there is none.
+
+        The winner is the trial with the best score; its weights are those of its best
+        evaluation. If they are not at hand, because another process or an earlier run trained
+        it, it is trained again with the same seed. The study keeps the result.
+
+        Raises:
+            StudyError: when no trial has finished without diverging.
+        """
+        ranked = ranked_trials(study)
+        if not ranked or ranked[0].user_attrs["status"] != "complete":
+            raise StudyError(
+                "no trial has finished without diverging: give a lower reference_lr, or a "
+                "search_space of your own"
+            )
+        winner = ranked[0]
+        known = study.user_attrs.get("test")
+        if known is not None and known["trial"] == winner.number:
+            return dict(known)
+        settings = StudySettings.of(study)
+        trainer = self._trainer_for(settings)
+        state = self._best[2] if self._best and self._best[1] == winner.number else None
+        if state is None:
+            policy = LRPolicy.from_dict(winner.user_attrs["policy"])
+            state = trainer.train(policy, settings.scale.max_iterations).state
+        measured = {**trainer.test(state), "trial": winner.number}
+        study.set_user_attr("test", measured)
+        return measured
+
+    def close(self) -> int:
+        """Store what could not be stored before; the number of runs that are still waiting."""
+        try:
+            self._flush()
+        except DatabaseError as error:
+            warnings.warn(f"{len(self._waiting)} runs are not stored: {error}", stacklevel=2)
+        return len(self._waiting)
+
+    def _trainer_for(self, settings: StudySettings) -> Trainer:
+        from lrbench_hpo.training import Trainer
+
+        self._refuse_other_task(settings)
+        task = settings.task
+        recipe = recipe_for(
+            task.dataset,
+            task.model,
+            max_iterations=settings.scale.max_iterations,
+            batch_size=task.batch_size,
+            optimizer=task.optimizer,
+            momentum=task.momentum,
+            weight_decay=task.weight_decay,
+        )
+        if self._trainer is None or self._trainer[0] != recipe:
+            trainer = Trainer(
+                self._data,
+                self.model,
+                recipe,
+                device=self._device,
+                amp=self._amp,
+                seed=self.seed,
+                task=task,
+            )
+            self._trainer = (recipe, trainer)
+        return self._trainer[1]
+
+    def _refuse_other_task(self, settings: StudySettings) -> None:
+        # Data sets and models given as objects have no name of their own: the study's is theirs.
+        given = ("data set", self.dataset, self._data.name, settings.task.dataset)
+        for what, spec, mine, theirs in (
+            given,
+            ("model", self.model, self.model, settings.task.model),
+        ):
+            if isinstance(spec, str) and canonical_name(mine) != canonical_name(theirs):
+                raise StudyError(
+                    f"the study is for {what} {theirs!r}, the objective for {mine!r}: "
+                    "give both the same names"
+                )
+
+    def _run(
+        self, trial: optuna.Trial, settings: StudySettings, policy: LRPolicy
+    ) -> tuple[Run, Mapping[str, Any] | None]:
+        """The run of a policy, and its weights if it was trained here and now."""
+        trainer = self._trainer_for(settings)
+        budget = settings.scale.max_iterations
+        stored = self._stored_run(trainer, policy, budget)
+        trial.set_user_attr("recalled", stored is not None)
+        if stored is not None:
+            return stored, None
+        watch = _Watch(trial, settings, self.on_evaluation)
+        trained = trainer.train(policy, budget, on_evaluation=watch.evaluated)
+        self._store(trained.run)
+        return trained.run, trained.state
+
+    def _record(self, trial: optuna.Trial, run: Run, score: float) -> None:
+        for name, value in run.metrics.items():
+            trial.set_user_attr(name, value)
+        trial.set_user_attr("status", run.status)
+        trial.set_user_attr("cost", dict(run.cost))
+        trial.set_user_attr("run", run.uid)
+        trial.set_user_attr("score", score)
+        trial.set_constraint("diverged", 1.0 if run.status == "diverged" else 0.0)
+
+    def _stored_run(self, trainer: Trainer, policy: LRPolicy, budget: int) -> Run | None:
+        """A complete run of exactly this training, which would only give the same numbers again.
+
+        Only for the package's own data sets and models: the user's own may have changed.
+        """
+        from lrbench_hpo.training.cost import environment
+
+        task, here = trainer.task, environment(trainer.device, amp=self._amp)
+        if dataset_info(task.dataset) is None or canonical_name(task.model) not in MODELS:
+            return None
+        try:
+            stored = self.database.find(task.dataset, task.model, policy.function)
+        except DatabaseError:
+            return None  # away for now: the run is trained, and waits until it can be stored
+        for run in stored:
+            if (
+                run.status == "complete"
+                and run.split == "validation"
+                and run.policy == policy
+                and (run.max_iterations, run.seed) == (budget, self.seed)
+                and dataclasses.replace(run.task, reference_lr=None)
+                == dataclasses.replace(task, reference_lr=None)
+                and run.environment == here
+            ):
+                return run
+        return None
+
+    def _store(self, run: Run) -> None:
+        """Keep a run that cannot be stored now, for it follows with the next one."""
+        self._waiting.append(run)
+        try:
+            self._flush()
+        except DatabaseError as error:
+            warnings.warn(
+                f"{len(self._waiting)} runs wait in memory to be stored: {error}", stacklevel=3
+            )
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self.database.add(*self._waiting)
+            self._waiting.clear()
+
+
+class _Watch:
+    """Reports a trial's score at LR minima, and says when its pruner wants it stopped."""
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        settings: StudySettings,
+        listener: Callable[[optuna.Trial, CurvePoint], None] | None,
+    ) -> None:
+        self.trial = trial
+        self.settings = settings
+        self.listener = listener
+
+    def evaluated(self, point: CurvePoint, run_so_far: Run) -> bool:
+        if self.listener is not None:
+            self.listener(self.trial, point)
+        # Optuna refuses reports in studies of several objectives.
+        if self.settings.objective != "score" or run_so_far.status == "diverged":
+            return False
+        self.trial.report(score_run(run_so_far, self.settings.weights), point.iteration)
+        return self.trial.should_prune()
+
+
+def ranked_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that ended with a result, best score first, cut and diverged ones last.
+
+    >>> ranked_trials(optuna.create_study())
+    []
+    """
+    ended = [t for t in study.get_trials(deepcopy=False) if "score" in t.user_attrs]
+    return sorted(
+        ended,
+        key=lambda t: (t.user_attrs["status"] != "complete", -t.user_attrs["score"], t.number),
+    )
+
+
+def _pareto_values(run: Run) -> tuple[float, float, float]:
+    if run.status == "diverged":
+        return 0.0, float(run.max_iterations), _DIVERGED_LOSS_DIFFERENCE
+    # Floats: with whole numbers TPE raises at its next suggestion.
+    return (
+        float(run.metrics["top1"] or 0.0),
+        float(run.metrics["iterations_to_best"] or run.max_iterations),
+        abs(float(run.metrics["loss_difference"] or 0.0)),
+    )
