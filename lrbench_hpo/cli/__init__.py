@@ -1,0 +1,47 @@
+"""The command line: ``lrbench-hpo``, also ``python -m lrbench_hpo``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from lrbench_hpo.cli.database import database_group
+from lrbench_hpo.cli.plot import plot
+from lrbench_hpo.cli.query import functions, rank, recommend
+from lrbench_hpo.cli.tune import tune
+from lrbench_hpo.errors import LRBenchError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lrbench-hpo")
+def app() -> None:
+    """Tune learning-rate policies, starting from what is already known.
+
+    Past results live in the LR database (a SQLite file of your own, or LRBENCH_DATABASE_URL),
+    which is born with the published results of LRBench.
+    """
+
+
+for command in (tune, recommend, rank, plot, functions, database_group):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line: errors are one line on stderr, never a traceback."""
+    try:
+        code = app.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        code = INTERRUPTED
+    except (LRBenchError, OSError) as error:
+        click.echo(f"lrbench-hpo: {error}", err=True)
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,101 @@
+"""What a running study shows: a bar with the best so far and the time left, a line a trial."""
+
+from __future__ import annotations
+
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from lrbench_hpo.policies import LRPolicy
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lrbench_hpo.records import CurvePoint
+
+
+class StudyProgress:
+    """Shows a study as it runs; a context manager.
+
+    Args:
+        console: where to.
+        trials: how many trials are asked for.
+        max_iterations: budget of a trial.
+    """
+
+    def __init__(self, console: Console, trials: int, max_iterations: int) -> None:
+        self._console = console
+        self._max_iterations = max_iterations
+        self._best: float | None = None
+        self._finished = 0
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("iterations"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            # A file or pipe gets the line of each trial and no bar.
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=trials * max_iterations)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = self._warn
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._warnings.__exit__(kind, error, trace)
+        self._bar.__exit__(kind, error, trace)
+
+    def evaluated(self, trial: optuna.Trial, point: CurvePoint) -> None:
+        """Move the bar to an evaluation of the running trial."""
+        done = self._finished * self._max_iterations + point.iteration
+        best = "" if self._best is None else f", best {self._best:.4f}"
+        self._bar.update(
+            self._task, completed=done, description=f"trial {trial.number}{best}", refresh=True
+        )
+
+    def finished(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        """Print the line of a finished trial (an Optuna callback)."""
+        attributes = trial.user_attrs
+        score = attributes.get("score")
+        if "policy" not in attributes or score is None:
+            return
+        self._finished += 1
+        if attributes["status"] == "complete" and (self._best is None or score > self._best):
+            self._best = score
+        top1 = attributes.get("top1")
+        result = attributes["status"] if top1 is None else f"Top-1 {100 * top1:.2f} %"
+        policy = LRPolicy.from_dict(attributes["policy"])
+        origin = str(attributes["source"]).partition(":")[0]
+        if attributes.get("recalled"):
+            origin += "; the same training is stored: not done again"
+        line = f"trial {trial.number}: score {score:.4f}, {result}, {policy} ({origin})"
+        self._console.print(Text(line), soft_wrap=True)
+        self._bar.update(self._task, completed=self._finished * self._max_iterations)
+
+    def _warn(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        self._console.print(Text(f"warning: {message}"), soft_wrap=True)

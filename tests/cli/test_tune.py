@@ -1,0 +1,153 @@
+"""``lrbench-hpo tune`` on real images, from the shell."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lrbench_hpo import LRPolicy, connect
+
+SMALL = ("digits", "mlp", "--max-iterations", 30)
+
+
+def local_runs(home):
+    with connect(home / "data" / "lrbench_hpo" / "lrbench.db") as db:
+        return db.find(source="local")
+
+
+def test_a_search_ends_with_a_ranked_table_and_the_next_starts_from_it(run, home):
+    code, out, err = run("tune", *SMALL, "--trials", 6, "--json", "out.json")
+    assert (code, err) == (0, "")
+    assert "starting from 5 published results" in out
+    assert "Trials by score" in out
+    assert "measured once: Top-1" in out
+    assert len(local_runs(home)) == 6
+
+    results = json.loads((home / "out.json").read_text())
+    scores = [trial["score"] for trial in results["trials"]]
+    assert scores == sorted(scores, reverse=True)
+    assert results["test"]["trial"] == results["trials"][0]["number"]
+    best = LRPolicy.from_dict(results["trials"][0]["policy"])
+    assert str(best)[:15] in out
+
+    code, out, _ = run("tune", *SMALL, "--trials", 1)
+    assert code == 0
+    assert "of your own results" in out
+    assert "your own run on digits/mlp" in out
+
+
+def test_the_same_seed_gives_the_same_numbers(run, home):
+    figures = []
+    for name in ("a.db", "b.db"):
+        code, _, err = run("tune", *SMALL, "--trials", 6, "--json", "o.json", "--database", name)
+        assert (code, err) == (0, "")
+        trials = json.loads((home / "o.json").read_text())["trials"]
+        figures.append([(t["policy"], t["top1"], t["train_loss"]) for t in trials])
+    assert figures[0] == figures[1]
+
+
+def test_a_study_in_a_storage_is_gone_on_with(run):
+    storage = ("--storage", "sqlite:///study.db")
+    assert run("tune", *SMALL, "--trials", 2, *storage)[0] == 0
+    code, out, _ = run("tune", *SMALL, "--trials", 4, *storage)
+    assert code == 0
+    assert "going on with study 'digits-mlp' after 2 trials" in out
+    assert "│ 6 │" in out
+
+
+def test_a_pareto_search(run):
+    code, out, err = run("tune", *SMALL, "--trials", 3, "--objective", "pareto")
+    assert (code, err) == (0, "")
+    assert "Trials by score" in out
+
+
+def test_all_trials_diverging_is_told_in_one_line(run, home):
+    (home / "net.py").write_text(
+        "import torch\n"
+        "def make(num_classes, image_shape):\n"
+        "    layers = [torch.nn.Linear(256, 256) for _ in range(3)]\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), *layers, torch.nn.Linear(256, 10))\n"
+    )
+    (home / "hot.yaml").write_text("functions:\n  FIX:\n    peak: {low: 900, high: 1000}\n")
+    code, out, err = run(
+        *("tune", "digits", "net:make", "-T", 30, "--trials", 2, "--search-space", "hot.yaml"),
+        *("--reference-lr", 1),
+    )
+    assert (code, err) == (0, "")
+    assert "no trial has finished without diverging" in out
+    assert {stored.status for stored in local_runs(home)} == {"diverged"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
+    command = [sys.executable, "-m", "lrbench_hpo", "tune", "digits", "mlp", "-T", "300"]
+    with subprocess.Popen(
+        [*command, "--trials", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=home,
+    ) as process:
+        lines = []
+        while sum(line.startswith("trial ") for line in lines) < 3:
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert "Trials by score" in out
+    assert "Run the same command again to go on" in out
+    done = sum(line.startswith("trial ") for line in [*lines, *out.splitlines()])
+    assert len(local_runs(home)) >= done >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("digit", "mlp"), "did you mean digits"),
+        (("digits", "lenett"), "did you mean lenet"),
+        (("digits", "mlp", "--functions", "SINNEXP"), "did you mean SINEXP"),
+        (("digits", "mlp", "--optimizer", "sdg"), "did you mean sgd"),
+        (("digits", "mlp", "--device", "cuda:9"), "device"),
+        (("digits", "mlp", "--max-iterations", 0), "max_iterations=0"),
+        (("digits", "mlp", "--batch-size", 5000), "batch"),
+        (("digits", "mlp", "--batch-size", -1), "batch_size=-1"),
+        (("digits", "mlp", "--trials", 0), "--trials 0"),
+        (("digits", "mlp", "--trials", "few"), "few"),
+        (("digits", "mlp", "--search-space", "none.yaml"), "none.yaml"),
+        (("digits", "mlp", "--database", "mongodb://h/x"), "mongodb"),
+        (("digits", "mlp", "--storage", "nonsense"), "storage"),
+        (("digits", "mlp", "--study-name", "s"), "--storage"),
+        (("digits", "mlp", "--json", "no/such/folder.json"), "--json"),
+        (("digits", "mlp", "--reference-lr", 500), "reference_lr=500"),
+        (("mnist", "lenet"), "--data"),
+        (("digits", "nothing.like:this"), "nothing"),
+        (("digits", "torchvision:resnet180"), "resnet18"),
+        (("digits",), "MODEL"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, home, arguments, says):
+    code, out, err = run("tune", *arguments)
+    assert code == 2
+    assert out == ""
+    assert says in err
+    message = [line for line in err.splitlines() if not line.startswith(("Usage", "Try"))]
+    assert len([line for line in message if line.strip()]) == 1
+
+
+def test_a_broken_database_is_refused_and_left_alone(run, home):
+    (home / "notes.db").write_text("no database at all\n" * 100)
+    before = (home / "notes.db").read_bytes()
+    code, out, err = run("tune", *SMALL, "--database", "notes.db")
+    assert (code, out) == (2, "")
+    assert "notes.db" in err
+    assert (home / "notes.db").read_bytes() == before
+
+
+def test_a_missing_data_set_says_where_it_was_looked_for(run, home):
+    code, _, err = run("tune", "cifar10", "cnn3", LRBENCH_DATA=str(home / "images"))
+    assert code == 2
+    assert str(home / "images") in err
+    assert "--download" in err

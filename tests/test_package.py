@@ -1,0 +1,164 @@
+"""The package as it is installed: light to import, whole in every form."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+
+import pytest
+
+import lrbench_hpo
+
+ROOT = pathlib.Path(__file__).parents[1]
+HEAVY = ("torch", "torchvision", "ray", "optuna", "pandas", "matplotlib")
+
+
+def loaded(code):
+    """Names of the heavy packages that some code loads."""
+    check = f"import sys; {code}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", check], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lrbench_hpo",
+        "import lrbench_hpo; dir(lrbench_hpo); lrbench_hpo.LRPolicy('FIX', k0=0.1)(0)",
+        "import lrbench_hpo; lrbench_hpo.recommend('mnist', 'lenet', database='sqlite://')",
+        "import lrbench_hpo.cli",
+    ],
+)
+def test_the_front_is_light(code):
+    assert loaded(code) == []
+
+
+def test_help_loads_nothing_heavy():
+    code = "sys.argv = ['lrbench-hpo', '--help']; from lrbench_hpo.cli import app; " + (
+        "app.main(standalone_mode=False)"
+    )
+    assert loaded(code)[-3:] != HEAVY
+    assert not set(loaded(code)) & set(HEAVY)
+
+
+def test_create_study_needs_no_torch():
+    code = "import lrbench_hpo; lrbench_hpo.create_study('mnist', 'lenet', database='sqlite://')"
+    assert loaded(code) == ["optuna"]
+
+
+def test_every_public_name_is_there():
+    for name in lrbench_hpo.__all__:
+        assert getattr(lrbench_hpo, name).__doc__
+    assert set(lrbench_hpo.__all__) <= set(dir(lrbench_hpo))
+    assert lrbench_hpo.__version__
+    with pytest.raises(AttributeError, match="nothing"):
+        lrbench_hpo.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "extra"),
+    [
+        ("torch", "lrbench_hpo.Objective('digits', 'mlp', database='sqlite://')", "torch"),
+        ("torchvision", "lrbench_hpo.Objective('digits', 'mlp', database='sqlite://')", "torch"),
+        ("torch", "lrbench_hpo.LRPolicy('FIX', k0=1).torch_scheduler(None)", "torch"),
+        ("sklearn", "lrbench_hpo.Objective('digits', 'mlp', database='sqlite://')", "torch"),
+        ("psycopg2", "lrbench_hpo.connect('postgresql://localhost/x')", "postgres"),
+        (
+            "matplotlib",
+            "import lrbench_hpo.plots as p; p.plot_policies([lrbench_hpo.LRPolicy('FIX', k0=1)],"
+            " 10, 'x.png')",
+            "plots",
+        ),
+    ],
+)
+def test_a_missing_extra_is_one_line_with_the_pip_command(module, code, extra):
+    # None in sys.modules makes an import fail as if the package were not installed.
+    script = f"import sys; sys.modules[{module!r}] = None; import lrbench_hpo; {code}"
+    failed = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True)
+    last = failed.stderr.strip().splitlines()[-1]
+    assert f"pip install 'lrbench-hpo[{extra}]'" in last
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The checkout, built as sdist and, from that, as wheel."""
+    folder = tmp_path_factory.mktemp("build")
+    copy = folder / "checkout"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", ".tox", "build", "dist", "*.egg-info", ".*_cache"
+    )
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, copy]
+    subprocess.run(command, check=True, capture_output=True)
+    return copy, next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
+
+
+def pip_install(target, *what):
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+            *("--no-build-isolation", "--target", target, *what),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+CHECK = """
+import lrbench_hpo, pathlib
+from lrbench_hpo.space_files import load_space, published_spaces
+assert published_spaces() == ('cifar10-cnn3', 'cifar10-resnet32', 'default', 'mnist-lenet')
+assert all(load_space(name).functions for name in published_spaces())
+assert lrbench_hpo.connect('sqlite://').stats().runs == 61
+assert pathlib.Path(lrbench_hpo.__file__).with_name('py.typed').exists()
+print(lrbench_hpo.__file__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["wheel", "sdist"])
+def test_an_installed_package_is_whole(built, form, tmp_path):
+    _, wheel, sdist = built
+    target = tmp_path / "site"
+    pip_install(target, wheel if form == "wheel" else sdist)
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK],
+        env={"PYTHONPATH": str(target)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().startswith(str(target))
+
+
+@pytest.mark.slow
+def test_an_editable_install_is_whole(built, tmp_path):
+    checkout, _, _ = built
+    target = tmp_path / "site"
+    pip_install(target, "--editable", checkout)
+    # Only this site folder's .pth files are read, and its finder comes before what is installed.
+    script = (
+        f"import site, sys; site.addsitedir({str(target)!r})\n"
+        "sys.meta_path.insert(0, sys.meta_path.pop())\n"
+        f"sys.path.append({sysconfig.get_path('purelib')!r})\n" + CHECK
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().startswith(str(checkout))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_data_files_and_no_tests(built):
+    names = set(zipfile.ZipFile(built[1]).namelist())
+    assert "lrbench_hpo/search_spaces/default.yaml" in names
+    assert "lrbench_hpo/database/paper_rows.csv" in names
+    assert not any(name.startswith(("tests/", "benchmarks/", "search_spaces/")) for name in names)
