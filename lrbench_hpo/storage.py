@@ -7,6 +7,7 @@ import time
 
 import optuna
 import sqlalchemy as sa
+from optuna.storages.journal import JournalFileBackend
 
 from lrbench_hpo.errors import StudyError
 
@@ -54,8 +55,7 @@ def open_storage(
 
 def _journal(file: str) -> optuna.storages.BaseStorage:
     try:
-        backend = optuna.storages.journal.JournalFileBackend(file)
-        return optuna.storages.JournalStorage(backend)
+        return optuna.storages.JournalStorage(JournalFileBackend(file))
     except (OSError, ValueError) as error:
         raise _refusal(f"{_JOURNAL}{file}", error) from None
 
