@@ -101,7 +101,7 @@ class PlainLoop:
             images, labels = next(self.batches)
             self.optimizer.zero_grad()
             loss = F.cross_entropy(self.model(images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             self.scheduler.step()
             self.running_loss += loss.item()
@@ -158,7 +158,7 @@ def flops_per_iteration(data: ImageData, model: str, batch_size: int) -> int:
     network = build_model(model, data.num_classes, data.image_shape)
     with FlopCounterMode(display=False) as counter:
         logits = network(torch.zeros(batch_size, *data.image_shape))
-        F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.long)).backward()
     return int(counter.get_total_flops())
 
 

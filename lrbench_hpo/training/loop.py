@@ -61,7 +61,7 @@ class TrainingLoop:
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         set_learning_rate(self._optimizer, learning_rate)
         self._optimizer.step()
         self._loss_sum += loss.detach()
