@@ -1,0 +1,71 @@
+"""Documentation that goes stale fails here."""
+
+import configparser
+import pathlib
+import re
+
+import pytest
+
+import lrbench_hpo
+from lrbench_hpo.cli import app
+from lrbench_hpo.coordinates import KINDS
+from lrbench_hpo.space_files import load_space, published_spaces
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands():
+    for name, command in app.commands.items():
+        for below in getattr(command, "commands", {None: None}):
+            yield f"lrbench-hpo {name} {below}" if below else f"lrbench-hpo {name}"
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_the_readme_names_every_command(command):
+    assert f"`{command}" in README
+
+
+def test_the_readmes_test_command_is_what_ci_runs():
+    command = "python3 -m venv .venv && . .venv/bin/activate && pip install tox && tox"
+    assert command in README
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_option_the_readme_names_exists():
+    known = {flag for command in app.commands.values() for p in command.params for flag in p.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"} <= known
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_picture_of_the_layers_is_the_contract():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    layers = config["importlinter:contract:layers"]["layers"].split("\n")
+    rows = [sorted(re.findall(r"\w+", row)) for row in layers if row.strip() and "__" not in row]
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = text.split("```")[1].strip().splitlines()
+    drawn = [sorted(re.findall(r"\w+", re.split(r"\s{2,}", line)[0])) for line in picture]
+    assert drawn == rows
+
+
+def test_the_readmes_search_space_page_names_every_coordinate_and_space():
+    page = (ROOT / "docs" / "search_spaces.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in (*KINDS, *published_spaces()))
+
+
+def test_the_example_space_is_valid(tmp_path):
+    page = (ROOT / "docs" / "search_spaces.md").read_text(encoding="utf-8")
+    example = tmp_path / "my.yaml"
+    example.write_text(page.split("```yaml\n")[1].split("```")[0])
+    assert load_space(example).functions["SINEXP"]["floor"].low == 1e-4
+
+
+def test_the_changelog_is_of_this_version():
+    assert f"## {lrbench_hpo.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
