@@ -89,8 +89,7 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
     if not candidates:
         return []
     features = np.array([curve_features(c.policy, max_iterations) for c in candidates])
-    # Seeds of one policy have the same curve: pairwise distances of all to all, in decades.
-    distances = np.sqrt(((features[:, None, :] - features[None, :, :]) ** 2).mean(axis=2))
+    distances = _distances(features)
     kernel = np.exp(-((distances / _KERNEL_WIDTH) ** 2))
     weights = kernel * np.array([c.weight for c in candidates])
     qualities = np.array([c.quality for c in candidates])
@@ -110,6 +109,14 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
     return [
         Choice(candidates[i], float(worth[i]), _evidence(candidates, i, weights[i])) for i in chosen
     ]
+
+
+def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Root mean square differences of all pairs of rows, in decades."""
+    squares = (features**2).sum(axis=1)
+    sums = squares[:, None] + squares[None, :] - 2 * features @ features.T
+    distances: npt.NDArray[np.float64] = np.sqrt(np.maximum(sums, 0.0) / features.shape[1])
+    return distances
 
 
 def _evidence(

@@ -33,7 +33,7 @@ _KEEP = 0.4  # tasks less similar than this share of the most similar one add on
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
 _BUDGET_LOSS = 0.15  # share of a run's weight lost each doubling between its budget and the new one
 _QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is worth 1/e
-_ROWS_PER_TASK = 100
+_TASKS, _ROWS_PER_TASK = 8, 80  # what an answer within a second can look at
 
 # Where nothing similar is known: what people try first, in scale-free coordinates.
 DEFAULT_POINTS: Sequence[tuple[str, Mapping[str, float]]] = (
@@ -273,7 +273,7 @@ def prior_for(
 def _similar_tasks(task: Task, known: Iterable[Task]) -> list[tuple[Task, float]]:
     rated = sorted(((t, similarity(task, t)) for t in known), key=lambda pair: -pair[1])
     best = rated[0][1] if rated else 0.0
-    return [(t, s) for t, s in rated if s >= max(MIN_SIMILARITY, _KEEP * best)][:20]
+    return [(t, s) for t, s in rated if s >= max(MIN_SIMILARITY, _KEEP * best)][:_TASKS]
 
 
 def _reference_lr(
