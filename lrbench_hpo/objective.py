@@ -76,7 +76,7 @@ class Objective:
         self._waiting: list[Run] = []
         self._turn = threading.Lock()
         self._trainer: tuple[Recipe, Trainer] | None = None
-        self.on_evaluation: Callable[[optuna.Trial, CurvePoint], None] | None = None
+        self.on_progress: Callable[[optuna.Trial, int], None] | None = None
         self._best: tuple[float, int, Mapping[str, Any] | None] | None = None
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
@@ -213,8 +213,13 @@ class Objective:
         trial.set_user_attr("recalled", stored is not None)
         if stored is not None:
             return stored, None
-        watch = _Watch(trial, settings, self.on_evaluation)
-        trained = trainer.train(policy, budget, on_evaluation=watch.evaluated)
+        tell = self.on_progress
+        trained = trainer.train(
+            policy,
+            budget,
+            on_evaluation=_Watch(trial, settings).evaluated,
+            on_progress=(lambda iteration: tell(trial, iteration)) if tell else None,
+        )
         self._store(trained.run)
         return trained.run, trained.state
 
@@ -273,19 +278,11 @@ class Objective:
 class _Watch:
     """Reports a trial's score at LR minima, and says when its pruner wants it stopped."""
 
-    def __init__(
-        self,
-        trial: optuna.Trial,
-        settings: StudySettings,
-        listener: Callable[[optuna.Trial, CurvePoint], None] | None,
-    ) -> None:
+    def __init__(self, trial: optuna.Trial, settings: StudySettings) -> None:
         self.trial = trial
         self.settings = settings
-        self.listener = listener
 
     def evaluated(self, point: CurvePoint, run_so_far: Run) -> bool:
-        if self.listener is not None:
-            self.listener(self.trial, point)
         # Optuna refuses reports in studies of several objectives.
         if self.settings.objective != "score" or run_so_far.status == "diverged":
             return False

@@ -22,8 +22,6 @@ from lrbench_hpo.policies import LRPolicy
 if TYPE_CHECKING:
     import optuna
 
-    from lrbench_hpo.records import CurvePoint
-
 
 class StudyProgress:
     """Shows a study as it runs; a context manager.
@@ -47,6 +45,7 @@ class StudyProgress:
             TimeElapsedColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(elapsed_when_finished=False),
+            speed_estimate_period=300,
             console=console,
             # A file or pipe gets the line of each trial and no bar.
             disable=not console.is_terminal,
@@ -70,13 +69,11 @@ class StudyProgress:
         self._warnings.__exit__(kind, error, trace)
         self._bar.__exit__(kind, error, trace)
 
-    def evaluated(self, trial: optuna.Trial, point: CurvePoint) -> None:
-        """Move the bar to an evaluation of the running trial."""
-        done = self._finished * self._max_iterations + point.iteration
+    def moved(self, trial: optuna.Trial, iteration: int) -> None:
+        """Move the bar to an iteration of the running trial."""
+        done = self._finished * self._max_iterations + iteration
         best = "" if self._best is None else f", best {self._best:.4f}"
-        self._bar.update(
-            self._task, completed=done, description=f"trial {trial.number}{best}", refresh=True
-        )
+        self._bar.update(self._task, completed=done, description=f"trial {trial.number}{best}")
 
     def finished(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Print the line of a finished trial (an Optuna callback)."""

@@ -84,7 +84,7 @@ def tune(
     _print_start(console, of_study, study)
     interrupted = False
     with StudyProgress(console, trials, of_study.scale.max_iterations) as progress:
-        objective.on_evaluation = progress.evaluated
+        objective.on_progress = progress.moved
         try:
             study.optimize(objective, n_trials=trials, callbacks=[progress.finished])
         except KeyboardInterrupt:

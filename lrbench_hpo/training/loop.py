@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
@@ -44,8 +44,13 @@ class TrainingLoop:
         self._amp = amp
         self._loss_sum = torch.zeros((), device=self._device)
 
-    def advance(self, until: int) -> bool:
-        """Train up to this iteration; False, at once, when the loss is no longer finite."""
+    def advance(self, until: int, on_progress: Callable[[int], None] | None = None) -> bool:
+        """Train up to this iteration; False, at once, when the loss is no longer finite.
+
+        Args:
+            until: how many updates there are to be in all.
+            on_progress: called every few updates with their number so far.
+        """
         while self.iteration < until and not self.diverged:
             pause = min(until, self.iteration + _CHECK_EVERY)
             for learning_rate in self._learning_rates[self.iteration : pause]:
@@ -53,6 +58,8 @@ class TrainingLoop:
             self.iteration = pause
             # A sum that met NaN or infinity once never becomes finite again.
             self.diverged = not math.isfinite(self._loss_sum.item())
+            if on_progress is not None:
+                on_progress(self.iteration)
         return not self.diverged
 
     def _step(self, learning_rate: float) -> None:

@@ -117,6 +117,7 @@ class Trainer:
         *,
         seed: int | None = None,
         on_evaluation: OnEvaluation | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> TrainedRun:
         """Train once, evaluating on the validation split at the policy's LR minima.
 
@@ -126,6 +127,7 @@ class Trainer:
             seed: of initial weights and data order; the trainer's own when None.
             on_evaluation: called after each evaluation with its point and the run so far; when it
                 returns True the run stops there as ``pruned``, unless its budget is used up.
+            on_progress: called every few updates with their number so far.
 
         Raises:
             TrainingError: for a budget below one iteration, or too little memory on the device.
@@ -133,7 +135,7 @@ class Trainer:
         seed = self._seed if seed is None else _checked_whole("seed", seed, least=0)
         with self._isolated(seed):
             try:
-                return self._train_run(policy, max_iterations, seed, on_evaluation)
+                return self._train_run(policy, max_iterations, seed, on_evaluation, on_progress)
             except torch.cuda.OutOfMemoryError as error:
                 raise TrainingError(
                     f"batch_size={self.recipe.batch_size}: {self.device} is out of memory: choose "
@@ -177,7 +179,12 @@ class Trainer:
             return self._evaluator_for(self.data.test)(network)
 
     def _train_run(
-        self, policy: LRPolicy, max_iterations: int, seed: int, on_evaluation: OnEvaluation | None
+        self,
+        policy: LRPolicy,
+        max_iterations: int,
+        seed: int,
+        on_evaluation: OnEvaluation | None,
+        on_progress: Callable[[int], None] | None,
     ) -> TrainedRun:
         loop = self.start(policy, max_iterations, seed=seed)
         meter = CostMeter(self.device)
@@ -199,7 +206,7 @@ class Trainer:
 
         for point in points:
             measured: dict[str, float | None] = {}
-            if loop.advance(point):
+            if loop.advance(point, on_progress):
                 with meter.evaluating():
                     measured = self._evaluator(loop.model)
             evaluated = progress.add(loop.iteration, measured, loop.model)

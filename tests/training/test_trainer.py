@@ -282,3 +282,12 @@ def test_grey_data_trains_a_torchvision_model(digits):
     run = Trainer(small, "torchvision:resnet18", recipe).train(FIX, 1).run
     assert run.task.model == "torchvision:resnet18"
     assert load_data(small) is small
+
+
+def test_progress_is_told_between_evaluations(digits_trainer):
+    told: list[int] = []
+    policy = LRPolicy("TRI", k0=0.01, k1=0.05, l=100)  # its only minimum comes after 200
+    digits_trainer.train(policy, 200, on_progress=told.append)
+    assert told == sorted(set(told))
+    assert told[-1] == 200
+    assert len(told) >= 5
