@@ -25,7 +25,8 @@ import lrbench_hpo
 from lrbench_hpo import training
 from lrbench_hpo.prior import DEFAULT_POINTS
 from lrbench_hpo.ranking import score_run
-from lrbench_hpo.study import StudySettings, trial_params
+from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.suggest import trial_params
 from lrbench_hpo.tasks import recipe_for
 
 CHECKPOINTS = (1, 2, 3, 5, 8, 12, 20)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from lrbench_hpo.records import Run, Task
     from lrbench_hpo.space import SearchSpace
     from lrbench_hpo.space_files import load_space
-    from lrbench_hpo.study import create_study, suggest_policy
+    from lrbench_hpo.study import create_study
+    from lrbench_hpo.suggest import suggest_policy
 
 _HOME = {
     "Database": "database",
@@ -56,7 +57,7 @@ _HOME = {
     "recommend": "prior",
     "score": "ranking",
     "sgdr": "policies",
-    "suggest_policy": "study",
+    "suggest_policy": "suggest",
     "warmup": "policies",
     "warmup_stable_decay": "policies",
 }

@@ -64,6 +64,11 @@ def name(where: str, value: object) -> str:
     return known
 
 
+def lower_case_name(where: str, value: object) -> str:
+    """A name of which the case does not matter."""
+    return name(where, value).lower()
+
+
 def whole(where: str, value: object, least: int = 1) -> int:
     """A whole number of at least `least` that a database can hold."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -106,6 +111,13 @@ def finite(where: str, value: object) -> float:
     if known is None:
         refuse(where, value, "expected a finite number")
     return float(known)
+
+
+def momentum(where: str, value: object) -> float:
+    """A number in [0, 1): at 1 an optimizer would never forget a gradient."""
+    if (known := finite(where, value)) >= 1:
+        refuse(where, value, "expected a momentum in [0, 1)")
+    return known
 
 
 def learning_rate(where: str, value: object) -> float:

@@ -203,7 +203,8 @@ def _read_step(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 
 def _write_step(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
     length = max(1, round(scale.max_iterations / point["steps"]))
-    gamma = point["end"] ** (1 / point["steps"])
+    # What is left at the end stays, also where rounding changes the number of steps.
+    gamma = point["end"] ** (length / scale.max_iterations)
     k0 = _tidy(point["peak"] * scale.reference_lr)
     return LRPolicy(function, k0=k0, gamma=_tidy(gamma), l=length)
 

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lrbench_hpo.database import Database, opened
+from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.errors import UnknownNameError
-from lrbench_hpo.ranking import PolicyResult, Ranked, ScoreWeights, rank_policies, score_run
+from lrbench_hpo.ranking import (
+    PolicyResult,
+    Ranked,
+    ScoreWeights,
+    rank_policies,
+    results_by_policy,
+    score_run,
+)
 from lrbench_hpo.records import Run, canonical_name
 
 _TOP1_ONLY = ScoreWeights(iterations=0, loss_difference=0)
@@ -17,7 +25,6 @@ _MEASURES: Mapping[str, Callable[[Run], float]] = {
     "score": score_run,
     "top1": lambda run: score_run(run, _TOP1_ONLY),
 }
-_EVALUATION_SAMPLES = 5_000  # of a validation split, where every policy has one seed
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ def leaderboards(
 ) -> list[Leaderboard]:
     """Rank what is stored of a task, noise-aware, newest group first.
 
-    Only runs with the same optimizer, batch size, budget, split and source are compared.
+    Only runs with the same optimizer, momentum, weight decay, batch size, budget, split and source
+    are compared. Pruned runs are left out.
 
     Args:
         dataset: name of the data set.
@@ -88,12 +96,11 @@ def leaderboards(
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         task = run.task
-        same = (run.source, task.optimizer, task.batch_size, run.max_iterations, run.split)
+        recipe = (task.optimizer, task.momentum, task.weight_decay, task.batch_size)
+        same = (run.source, *recipe, run.max_iterations, run.split)
         groups.setdefault(same, []).append(run)
     return [
-        Leaderboard(
-            _title(group[0]), rank_policies(_results(group, by), _samples(group[0]))[:limit]
-        )
+        Leaderboard(_title(group[0]), rank_policies(_results(group, by), _samples(group))[:limit])
         for group in groups.values()
     ]
 
@@ -111,27 +118,27 @@ def _results(runs: Iterable[Run], by: str) -> list[PolicyResult]:
     """One result a policy: published means with their deviation, own runs gathered over seeds."""
     measure = _MEASURES[by]
     published: dict[str, PolicyResult] = {}
-    seeds: dict[str, dict[tuple[int | None, str], Run]] = {}
+    seeds: dict[tuple[str, int | None, str], Run] = {}
     for run in runs:
         key = run.policy.fingerprint
         count = run.notes.get("n_runs")
-        if count is not None or run.seed is None:
+        if run.status == "pruned":
+            continue
+        if run.source == PAPER or count is not None:
             result = PolicyResult(
                 run.policy, measure(run), run.metrics.get("top1_std"), int(count or 1)
             )
             if key not in published or result.n > published[key].n:
                 published[key] = result
-        elif run.status != "pruned":
+        else:
             # The same seed again gives the same numbers: it is no second opinion.
-            again = (run.seed, str(run.environment.get("device")))
-            seeds.setdefault(key, {}).setdefault(again, run)
-    own = [
-        PolicyResult.of(next(iter(found.values())).policy, [measure(r) for r in found.values()])
-        for found in seeds.values()
-    ]
+            again = "" if run.seed is not None else run.uid
+            seeds.setdefault((key, run.seed, again), run)
+    own = results_by_policy((run.policy, measure(run)) for run in seeds.values())
     return [*published.values(), *own]
 
 
-def _samples(run: Run) -> int:
-    train = run.task.num_train or 10 * _EVALUATION_SAMPLES
-    return max(1, min(_EVALUATION_SAMPLES, train // 10))
+def _samples(runs: Iterable[Run]) -> int | None:
+    """How many samples the runs were evaluated on, where they say so."""
+    counts = [run.notes["evaluation_samples"] for run in runs if "evaluation_samples" in run.notes]
+    return min(counts, default=None)

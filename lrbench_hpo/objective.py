@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import warnings
@@ -16,8 +17,9 @@ from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.records import CurvePoint, Run, canonical_name
-from lrbench_hpo.study import StudySettings, suggest_policy
-from lrbench_hpo.tasks import MODELS, Recipe, dataset_info, recipe_for
+from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.suggest import suggest_policy
+from lrbench_hpo.tasks import DATASETS, MODELS, Recipe, recipe_for
 
 if TYPE_CHECKING:
     from lrbench_hpo.training import Trainer
@@ -71,13 +73,14 @@ class Objective:
         self.seed = seed
         self._device, self._amp = device, amp
         self._data = training.load_data(dataset, data, download=download, seed=seed)
+        self._own_database = not isinstance(database, Database)
         self.database = database if isinstance(database, Database) else connect(database)
         self.database.check_writable()
         self._waiting: list[Run] = []
         self._turn = threading.Lock()
         self._trainer: tuple[Recipe, Trainer] | None = None
         self.on_progress: Callable[[optuna.Trial, int], None] | None = None
-        self._best: tuple[float, int, Mapping[str, Any] | None] | None = None
+        self._best: tuple[float, str, Mapping[str, Any] | None] | None = None
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """Train with the policy of one trial.
@@ -100,7 +103,7 @@ class Objective:
             raise optuna.TrialPruned(f"stopped after {run.curve[-1].iteration} iterations")
         complete = run.status == "complete"
         if complete and (self._best is None or score > self._best[0]):
-            self._best = (score, trial.number, state)
+            self._best = (score, run.uid, state)
         return score if settings.objective == "score" else _pareto_values(run)
 
     @property
@@ -113,7 +116,7 @@ class Objective:
         """What the data themselves tell of the task: classes, images, shape."""
         return {
             "num_classes": self._data.num_classes,
-            "num_train": len(self._data.train),
+            "num_train": len(self._data.train) + len(self._data.validation),
             "image_shape": list(self._data.image_shape),
         }
 
@@ -125,8 +128,8 @@ class Objective:
         """
         self._trainer_for(StudySettings.of(study))
 
-    def test(self, study: optuna.Study) -> dict[str, Any] | None:
-        """Measure the study's winner on the test split, once; None where there is none.
+    def test(self, study: optuna.Study) -> dict[str, Any]:
+        """Measure the study's winner on the test split, once.
 
         The winner is the trial with the best score; its weights are those of its best
         evaluation. If they are not at hand, because another process or an earlier run trained
@@ -147,7 +150,7 @@ class Objective:
             return dict(known)
         settings = StudySettings.of(study)
         trainer = self._trainer_for(settings)
-        state = self._best[2] if self._best and self._best[1] == winner.number else None
+        state = self._weights_of(winner)
         if state is None:
             policy = LRPolicy.from_dict(winner.user_attrs["policy"])
             state = trainer.train(policy, settings.scale.max_iterations).state
@@ -155,13 +158,32 @@ class Objective:
         study.set_user_attr("test", measured)
         return measured
 
-    def close(self) -> int:
-        """Store what could not be stored before; the number of runs that are still waiting."""
-        try:
+    def must_train_again(self, study: optuna.Study) -> bool:
+        """Whether `test` has to train the winner again, for its weights are not at hand."""
+        ranked = ranked_trials(study)
+        tested = study.user_attrs.get("test") or {"trial": None}
+        return bool(
+            ranked
+            and ranked[0].user_attrs["status"] == "complete"
+            and tested["trial"] != ranked[0].number
+            and self._weights_of(ranked[0]) is None
+        )
+
+    def _weights_of(self, trial: optuna.trial.FrozenTrial) -> Mapping[str, Any] | None:
+        best = self._best
+        return best[2] if best is not None and best[1] == trial.user_attrs["run"] else None
+
+    def close(self) -> tuple[Run, ...]:
+        """Try once more to store what could not be stored, and let go of the database.
+
+        Returns:
+            The runs that are still not stored.
+        """
+        with contextlib.suppress(DatabaseError):
             self._flush()
-        except DatabaseError as error:
-            warnings.warn(f"{len(self._waiting)} runs are not stored: {error}", stacklevel=2)
-        return len(self._waiting)
+        if self._own_database:
+            self.database.close()
+        return tuple(self._waiting)
 
     def _trainer_for(self, settings: StudySettings) -> Trainer:
         from lrbench_hpo.training import Trainer
@@ -229,6 +251,7 @@ class Objective:
         trial.set_user_attr("status", run.status)
         trial.set_user_attr("cost", dict(run.cost))
         trial.set_user_attr("run", run.uid)
+        trial.set_user_attr("evaluation_samples", run.notes.get("evaluation_samples"))
         trial.set_user_attr("score", score)
         trial.set_constraint("diverged", 1.0 if run.status == "diverged" else 0.0)
 
@@ -237,10 +260,14 @@ class Objective:
 
         Only for the package's own data sets and models: the user's own may have changed.
         """
+        from lrbench_hpo.training import SOURCES
         from lrbench_hpo.training.cost import environment
 
         task, here = trainer.task, environment(trainer.device, amp=self._amp)
-        if dataset_info(task.dataset) is None or canonical_name(task.model) not in MODELS:
+        named = isinstance(self.dataset, str) and isinstance(self.model, str)
+        if not named or canonical_name(self.model) not in MODELS:
+            return None
+        if canonical_name(self.dataset) not in DATASETS.keys() & SOURCES.keys():
             return None
         try:
             stored = self.database.find(task.dataset, task.model, policy.function)
@@ -266,7 +293,8 @@ class Objective:
             self._flush()
         except DatabaseError as error:
             warnings.warn(
-                f"{len(self._waiting)} runs wait in memory to be stored: {error}", stacklevel=3
+                f"{len(self._waiting)} of the runs wait in memory to be stored: {error}",
+                stacklevel=3,
             )
 
     def _flush(self) -> None:

@@ -34,7 +34,7 @@ class Candidate:
         policy: its policy in the new task's scale.
         point: its scale-free coordinates there.
         run: the run it stands for.
-        quality: how good the run was among its peers, 1 for the best, 0 for a diverged one.
+        quality: how good the run was among its peers, 1 for the best, 0 if it learnt nothing.
         weight: how much it says about the new task, 1 for an own run on the same task.
         similarity: of the run's task to the new one.
         moved: coordinates that had to be moved into the space.

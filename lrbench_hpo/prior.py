@@ -5,35 +5,27 @@ It answers in points and ranges, and knows neither Optuna nor Ray.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrbench_hpo import coordinates, portfolio
+from lrbench_hpo import coordinates, evidence, portfolio
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.database import Database, opened
 from lrbench_hpo.database.paper import SOURCE as PAPER
-from lrbench_hpo.errors import PolicyError, RecordError, SearchSpaceError
+from lrbench_hpo.errors import RecordError, SearchSpaceError
+from lrbench_hpo.evidence import KnownTask
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.parameters import MAX_LR
-from lrbench_hpo.portfolio import Candidate, Choice
-from lrbench_hpo.ranking import score_run
-from lrbench_hpo.records import Run, Task
-from lrbench_hpo.similarity import SAME_TASK, lr_ratio, same_lr_unit, similarity
-from lrbench_hpo.space import SearchSpace
+from lrbench_hpo.portfolio import Choice
+from lrbench_hpo.records import Task
+from lrbench_hpo.space import Range, SearchSpace
 from lrbench_hpo.space_files import load_space, space_for
-from lrbench_hpo.tasks import DEFAULT_REFERENCE_LR, recipe_for, task_for
+from lrbench_hpo.tasks import recipe_for, task_for
 
 PORTFOLIO_SIZE = 5
-# Below this, metadata agree in nothing that matters: saying "nothing similar" is more honest.
-MIN_SIMILARITY = 0.25
-_KEEP = 0.4  # tasks less similar than this share of the most similar one add only noise
-_PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
-_BUDGET_LOSS = 0.15  # share of a run's weight lost each doubling between its budget and the new one
-_QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is worth 1/e
-_TASKS, _ROWS_PER_TASK = 8, 80  # what an answer within a second can look at
 
 # Where nothing similar is known: what people try first, in scale-free coordinates.
 DEFAULT_POINTS: Sequence[tuple[str, Mapping[str, float]]] = (
@@ -44,6 +36,10 @@ DEFAULT_POINTS: Sequence[tuple[str, Mapping[str, float]]] = (
     ("POLY", {"peak": 1.0, "power": 1.0}),
     ("TRI2", {"peak": 6.0, "floor": 1e-2, "half_cycles": 10}),
 )
+_USUAL: Mapping[str, float] = {
+    **{"floor": 1e-2, "half_cycles": 10, "end": 0.05, "steps": 5, "drops": 2},
+    **{"power": 1.0, "midpoint": 0.5, "steepness": 10.0},
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,7 @@ class Recommendation:
         policy: in the task's own scale.
         point: its scale-free coordinates.
         origin: ``own``, ``published`` or ``default``.
+        source: where it comes from, in a few words.
         why: the evidence in one line.
         choice: the runs behind it; None for a default.
     """
@@ -61,6 +58,7 @@ class Recommendation:
     policy: LRPolicy
     point: Mapping[str, float]
     origin: str
+    source: str
     why: str
     choice: Choice | None = None
 
@@ -71,6 +69,7 @@ class Recommendation:
             "policy": self.policy.to_dict(),
             "coordinates": dict(self.point),
             "origin": self.origin,
+            "source": self.source,
             "why": self.why,
             "worth": round(self.choice.worth, 4) if self.choice else None,
             "evidence": [
@@ -101,7 +100,7 @@ class Prior:
         scale: budget and reference LR that points are turned into policies with.
         reference_origin: where the reference LR comes from, in words.
         space: the search space, cut to the functions asked for.
-        similar: known tasks that count, each with its similarity, most similar first.
+        known: tasks with results that count, most similar first.
         portfolio: policies to try first, best first.
     """
 
@@ -109,7 +108,7 @@ class Prior:
     scale: Scale
     reference_origin: str
     space: SearchSpace
-    similar: tuple[tuple[Task, float], ...]
+    known: tuple[KnownTask, ...]
     portfolio: tuple[Recommendation, ...]
 
     @property
@@ -119,7 +118,7 @@ class Prior:
             origin: sum(r.origin == origin for r in self.portfolio)
             for origin in ("own", "published", "default")
         }
-        if not self.similar:
+        if not self.known:
             return (
                 f"nothing similar to {self.task.dataset}/{self.task.model} is known: starting from "
                 f"{count['default']} common defaults in the {self.space.name} space"
@@ -128,9 +127,15 @@ class Prior:
         parts += [f"{count['published']} published results"] if count["published"] else []
         parts += [f"{count['default']} common defaults"] if count["default"] else []
         names = dict.fromkeys(
-            f"{t.dataset}/{t.model} ({100 * s:.0f} % similar)" for t, s in self.similar
+            f"{k.task.dataset}/{k.task.model} ({100 * k.similarity:.0f} % similar)"
+            for k in self.known
         )
-        return f"starting from {' and '.join(parts)}: {', '.join(list(names)[:3])}"
+        return f"starting from {' and '.join(parts)}; known: {', '.join(list(names)[:3])}"
+
+    @property
+    def own_runs(self) -> int:
+        """How many of the runs that count are not published ones."""
+        return sum(run.source != PAPER for known in self.known for run in known.runs)
 
 
 def build_prior(
@@ -153,26 +158,26 @@ def build_prior(
         n: how many policies to recommend at most.
     """
     space = space.within(max_iterations)
-    similar = _similar_tasks(task, database.tasks())
-    runs = {known.uid: database.evidence(known, _ROWS_PER_TASK) for known, _ in similar}
-    eta, origin = _reference_lr(task, similar, runs, space, reference_lr)
+    known = evidence.known_tasks(database, task)
+    given = reference_lr if reference_lr is not None else task.reference_lr
+    eta, origin = (
+        evidence.reference_lr(task, known, space) if given is None else (_lr(given), "given")
+    )
     scale = Scale(max_iterations, eta)
     _refuse_impossible_peaks(space, eta)
-    candidates = [
-        candidate
-        for known, alike in similar
-        for candidate in _candidates(known, alike, runs[known.uid], scale, space)
-    ]
-    known_good = [
-        _recommended(choice) for choice in portfolio.choose(candidates, max_iterations, n)
-    ]
+    candidates = list(evidence.candidates(known, task, scale, space))
+    chosen = portfolio.choose(candidates, max_iterations, n)
+    missing = "none of the known policies fits" if known else "nothing similar is known"
     return Prior(
-        task=Task.from_dict({**task.to_dict(), "reference_lr": eta}),
+        task=dataclasses.replace(task, reference_lr=eta),
         scale=scale,
         reference_origin=origin,
         space=space,
-        similar=tuple(similar),
-        portfolio=tuple(known_good or _defaults(scale, space, n)),
+        known=tuple(known),
+        portfolio=tuple(
+            [_recommended(choice) for choice in chosen]
+            or _defaults(scale, space, n, f"a common default: {missing}")
+        ),
     )
 
 
@@ -251,53 +256,26 @@ def prior_for(
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise RecordError(f"n={n!r}: expected a whole number of at least 1")
+    details = dict(task or {})
     recipe = recipe_for(
         dataset,
         model,
         max_iterations=max_iterations,
-        batch_size=batch_size,
-        optimizer=optimizer,
+        batch_size=batch_size or details.get("batch_size"),
+        optimizer=optimizer or details.get("optimizer"),
+        momentum=details.get("momentum"),
+        weight_decay=details.get("weight_decay"),
     )
     space = space_for(dataset, model) if search_space is None else load_space(search_space)
     with opened(database) as db:
         return build_prior(
             db,
-            task_for(dataset, model, recipe, task),
+            task_for(dataset, model, recipe, details),
             max_iterations=recipe.max_iterations,
             space=space.restricted(functions),
             reference_lr=reference_lr,
             n=n,
         )
-
-
-def _similar_tasks(task: Task, known: Iterable[Task]) -> list[tuple[Task, float]]:
-    rated = sorted(((t, similarity(task, t)) for t in known), key=lambda pair: -pair[1])
-    best = rated[0][1] if rated else 0.0
-    return [(t, s) for t, s in rated if s >= max(MIN_SIMILARITY, _KEEP * best)][:_TASKS]
-
-
-def _reference_lr(
-    task: Task,
-    similar: Sequence[tuple[Task, float]],
-    runs: Mapping[str, Sequence[Run]],
-    space: SearchSpace,
-    given: float | None,
-) -> tuple[float, str]:
-    if given is not None:
-        # A range test's result carries its LR; a number is one.
-        return float(getattr(given, "reference_lr", given)), "given"
-    for known, alike in similar:
-        found = known.reference_lr or _best_constant(runs[known.uid])
-        if found and same_lr_unit(task, known):
-            ratio = lr_ratio(task, known)
-            name = f"{known.dataset}/{known.model}"
-            scaled = f", times {ratio:.3g} for the batch size" if ratio != 1 else ""
-            kind = "known for" if alike >= SAME_TASK else "that of the similar task"
-            return float(f"{found * ratio:.6g}"), f"{kind} {name}{scaled}"
-    if space.reference_lr is not None and task.optimizer in ("sgd", "nesterov", None):
-        return space.reference_lr, f"from {space.name}"
-    optimizer = task.optimizer or "sgd"
-    return DEFAULT_REFERENCE_LR.get(optimizer, 0.01), f"the usual first try for {optimizer}"
 
 
 def _refuse_impossible_peaks(space: SearchSpace, eta: float) -> None:
@@ -307,47 +285,6 @@ def _refuse_impossible_peaks(space: SearchSpace, eta: float) -> None:
             f"reference_lr={eta:g}: the {space.name} space looks up to {highest:g} times higher, "
             f"above the largest LR of {MAX_LR:g}: give a lower reference_lr, or a space with "
             "lower peaks"
-        )
-
-
-def _best_constant(runs: Sequence[Run]) -> float | None:
-    fixed = [run for run in runs if run.policy.function == "FIX" and run.status == "complete"]
-    return max(fixed, key=score_run).policy.k0 if fixed else None
-
-
-def _candidates(
-    known: Task, alike: float, runs: Sequence[Run], scale: Scale, space: SearchSpace
-) -> Iterable[Candidate]:
-    reference = known.reference_lr or _best_constant(runs)
-    reference = reference or DEFAULT_REFERENCE_LR.get(known.optimizer or "sgd", 0.01)
-    peers: dict[tuple[str, int], list[float]] = {}
-    for run in runs:
-        peers.setdefault((run.source, run.max_iterations), []).append(score_run(run))
-    for run in runs:
-        function = run.policy.function
-        if function not in space.functions or (run.split == "test" and run.source != PAPER):
-            continue  # own policies are selected on validation; the papers' on test, as they say
-        try:
-            point = coordinates.to_coordinates(run.policy, Scale(run.max_iterations, reference))
-            point, moved = space.clip(function, point)
-            policy = coordinates.to_policy(function, point, scale)
-        except PolicyError:
-            continue  # a composed policy, or one cut to another budget: no point of this space
-        scores = peers[run.source, run.max_iterations]
-        # The best of one is no proof of anything; the best of many is.
-        standing = len(scores) / (len(scores) + 1)
-        regret = max(scores) - score_run(run)
-        quality = standing * math.exp(-regret / _QUALITY_SCALE)
-        doublings = abs(math.log2(scale.max_iterations / run.max_iterations))
-        weight = alike * math.exp(-_BUDGET_LOSS * doublings)
-        yield Candidate(
-            policy=policy,
-            point=point,
-            run=run,
-            quality=quality if run.status == "complete" else 0.0,
-            weight=weight * (_PUBLISHED_WEIGHT if run.source == PAPER else 1.0),
-            similarity=alike,
-            moved=tuple(moved),
         )
 
 
@@ -366,23 +303,44 @@ def _recommended(choice: Choice) -> Recommendation:
     others = len(choice.evidence) - 1
     if others:
         parts.append(f"{others} more run{'s' if others > 1 else ''} near it")
+    ratio = candidate.policy.bounds[1] / run.policy.bounds[1]
+    if abs(ratio - 1) > 0.01:
+        parts.append(f"LRs times {ratio:.3g}")
     if candidate.moved:
         parts.append(f"{', '.join(candidate.moved)} moved into the search space")
     return Recommendation(
         policy=candidate.policy,
         point=candidate.point,
         origin="own" if own else "published",
+        source=source,
         why="; ".join(parts),
         choice=choice,
     )
 
 
-def _defaults(scale: Scale, space: SearchSpace, n: int) -> list[Recommendation]:
+def _defaults(scale: Scale, space: SearchSpace, n: int, why: str) -> list[Recommendation]:
+    usual = dict(DEFAULT_POINTS)
     found = []
-    for function, point in DEFAULT_POINTS:
-        if function in space.functions:
-            inside, _ = space.clip(function, point)
-            policy = coordinates.to_policy(function, inside, scale)
-            why = "nothing similar is known: a common default"
-            found.append(Recommendation(policy, inside, "default", why))
+    for function in [name for name in usual if name in space.functions] or space.functions:
+        point = usual.get(function) or _usual_point(space.functions[function])
+        inside, _ = space.clip(function, point)
+        policy = coordinates.to_policy(function, inside, scale)
+        found.append(Recommendation(policy, inside, "default", "a common default", why))
     return found[:n]
+
+
+def _usual_point(ranges: Mapping[str, Range]) -> dict[str, float]:
+    """A point for a function that nobody has a usual first try for."""
+    point = {name: value for name, value in _USUAL.items() if name in ranges}
+    drops = int(point.get("drops", 0))
+    point |= {f"gap{number + 1}": 0.5 for number in range(drops)}
+    return point | {"peak": 6.0 if "floor" in ranges else 1.0}
+
+
+def _lr(value: Any) -> float:
+    try:
+        return Scale(1, float(value)).reference_lr
+    except (TypeError, ValueError):
+        raise RecordError(
+            f"reference_lr={value!r}: expected a learning rate above 0, at most {MAX_LR:g}"
+        ) from None

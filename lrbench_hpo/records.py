@@ -21,18 +21,27 @@ STATUSES = ("complete", "pruned", "diverged", "failed")
 SPLITS = ("train", "validation", "test")
 SHARES = frozenset({"top1", "top5", "ac", "cd", "cdac", "top1_std"})  # metrics within [0, 1]
 MAX_POINTS = 100_000  # points of a curve
-MAX_POLICY_DEPTH = 40  # levels of a policy's dict: composed policies nest
+MAX_POLICY_DEPTH = 40  # levels of a policy's dict; one with parts, which do not nest, has six
 
 _Rule = Callable[[str, object], Any]
 _NO_SEPARATORS = str.maketrans("", "", "-_ ")
 
 
-def canonical_name(name: str) -> str:
+def canonical_name(name: str, where: str = "name") -> str:
     """The name as it is compared: without case, dashes, underscores and spaces.
+
+    Args:
+        name: the name of a data set or model.
+        where: what it names, for the error.
+
+    Raises:
+        RecordError: for something that is not text.
 
     >>> canonical_name("CIFAR-10"), canonical_name("ResNet_32")
     ('cifar10', 'resnet32')
     """
+    if not isinstance(name, str):
+        checks.refuse(where, name, "expected a name")
     return name.casefold().translate(_NO_SEPARATORS)
 
 
@@ -70,8 +79,8 @@ class Task:
         image_shape: (channels, height, width), in pixels.
         num_parameters: the model's size.
         framework: what trained it, for example ``pytorch`` or ``Caffe``.
-        optimizer: ``sgd``, ``nesterov``, ``adam``, ``adamw`` or another name.
-        momentum: SGD's momentum, or Adam's beta1.
+        optimizer: ``sgd``, ``nesterov``, ``adam``, ``adamw`` or another name, kept in lower case.
+        momentum: SGD's momentum, or Adam's beta1, in [0, 1).
         weight_decay: L2 penalty.
         batch_size: samples in an iteration.
         init: how weights start.
@@ -139,8 +148,8 @@ _TASK_RULES: Mapping[str, _Rule] = {
     "image_shape": checks.image_shape,
     "num_parameters": checks.whole,
     "framework": checks.name,
-    "optimizer": checks.name,
-    "momentum": checks.finite,
+    "optimizer": checks.lower_case_name,
+    "momentum": checks.momentum,
     "weight_decay": checks.finite,
     "batch_size": checks.whole,
     "init": checks.name,

@@ -90,6 +90,8 @@ def _parse(text: str, name: str) -> SearchSpace:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SearchSpaceError(f"{name}:{line}: not YAML: {error.problem}") from None
+    except RecursionError:
+        raise SearchSpaceError(f"{name}:1: nested too deep for a search space") from None
     except yaml.YAMLError as error:
         raise SearchSpaceError(f"{name}:1: not YAML: {' '.join(str(error).split())}") from None
     if root is None:

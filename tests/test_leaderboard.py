@@ -1,5 +1,7 @@
 """Stored runs, ranked among those that can be compared."""
 
+import dataclasses
+
 import pytest
 
 from lrbench_hpo import LRPolicy, Run, connect, leaderboards
@@ -12,7 +14,8 @@ LOW, HIGH = LRPolicy("FIX", k0=0.01), LRPolicy("FIX", k0=0.1)
 def run(policy, top1, seed, budget=100, **changes):
     metrics = {"top1": top1, "iterations_to_best": 0, "loss_difference": 0.0}
     task = task_for("digits", "mlp", details={"num_train": 1_000})
-    return Run(task, policy, budget, seed=seed, metrics=metrics, **changes)
+    notes = {"evaluation_samples": 100}
+    return Run(task, policy, budget, seed=seed, metrics=metrics, notes=notes, **changes)
 
 
 def test_the_papers_tie_on_mnist_shares_a_rank():
@@ -31,6 +34,20 @@ def test_only_like_is_compared_with_like():
         db.add(run(LOW, 0.9, 0), run(HIGH, 0.8, 0, budget=200), run(HIGH, 0.7, 0, split="test"))
         boards = leaderboards("digits", "mlp", database=db)
         assert [len(board.ranked) for board in boards] == [1, 1, 1]
+
+
+def test_another_momentum_is_another_recipe():
+    with connect("sqlite://") as db:
+        plain = task_for("digits", "mlp", details={"momentum": 0.0})
+        db.add(run(LOW, 0.9, 0), dataclasses.replace(run(LOW, 0.2, 1), task=plain))
+        assert [b.ranked[0].n for b in leaderboards("digits", "mlp", database=db)] == [1, 1]
+
+
+def test_pruned_runs_are_left_out():
+    with connect("sqlite://") as db:
+        db.add(run(LOW, 0.9, None), run(HIGH, 0.99, None, status="pruned"))
+        [board] = leaderboards("digits", "mlp", database=db)
+    assert [entry.policy for entry in board.ranked] == [LOW]
 
 
 def test_seeds_are_gathered_and_the_same_seed_counts_once():

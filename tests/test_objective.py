@@ -1,5 +1,6 @@
 """The built-in objective on real images: one trial is one run, stored as it ends."""
 
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ import lrbench_hpo
 from lrbench_hpo import LRPolicy, Objective, connect, create_study
 from lrbench_hpo.errors import DatabaseError, LRBenchError, StudyError
 from lrbench_hpo.objective import ranked_trials
-from lrbench_hpo.study import trial_params
+from lrbench_hpo.suggest import trial_params
 
 BUDGET = 40
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -87,15 +88,63 @@ def test_a_stored_training_is_not_done_again(url):
 
 
 def test_the_winner_is_tested_once(url):
-    study = study_of(url)
+    study = study_of(url, functions=["FIX"])
     objective = Objective("digits", "mlp", database=url)
-    study.optimize(objective, n_trials=3)
+    for peak in (1.0, 4.0, 0.05):  # the winner is neither the first nor the last
+        study.enqueue_trial(trial_params("FIX", {"peak": peak}))
+    study.optimize(objective, n_trials=8)
+    winner = ranked_trials(study)[0]
+    assert not objective.must_train_again(study)
     measured = objective.test(study)
-    assert measured["trial"] == ranked_trials(study)[0].number
+    assert measured["trial"] == winner.number
     assert 0.5 < measured["top1"] <= 1
     # Another process, which has no weights at hand, gets the same figure by training again.
     study.set_user_attr("test", None)
-    assert Objective("digits", "mlp", database=url).test(study) == measured
+    other = Objective("digits", "mlp", database=url)
+    assert other.must_train_again(study)
+    assert other.test(study) == measured
+    # What was measured once is not measured again.
+    study.set_user_attr("test", {**measured, "top1": 0.123})
+    assert other.test(study)["top1"] == 0.123
+
+
+def test_weights_of_another_study_are_not_taken_for_the_winners(url):
+    objective = Objective("digits", "mlp", database=url)
+    first, second = study_of(url), study_of(url, functions=["POLY"])
+    for study in (first, second):
+        study.optimize(objective, n_trials=1)
+    alone = Objective("digits", "mlp", database=url)
+    assert objective.test(second) == alone.test(second)
+    assert objective.test(first) == alone.test(first)
+
+
+def test_ones_own_network_is_never_taken_for_a_built_in_one(url, tmp_path):
+    study_of(url).optimize(Objective("digits", "mlp", database=url), n_trials=2)
+
+    class Tanh(torch.nn.Sequential):
+        def __init__(self):
+            layers = [torch.nn.Linear(a, b) for a, b in ((256, 128), (128, 128), (128, 10))]
+            tanh = torch.nn.Tanh
+            super().__init__(torch.nn.Flatten(), layers[0], tanh(), layers[1], tanh(), layers[2])
+
+    again = study_of(url)
+    again.optimize(Objective("digits", Tanh, database=url), n_trials=2)
+    assert not any(t.user_attrs["recalled"] for t in again.trials if t.value is not None)
+
+
+def test_a_run_of_other_budget_split_or_versions_is_not_recalled(url):
+    study_of(url).optimize(Objective("digits", "mlp", database=url), n_trials=1)
+    [known] = own_runs(url)
+    other = url.replace("lr.db", "other.db")
+    with connect(other) as db:
+        db.add(
+            dataclasses.replace(known, split="test"),
+            dataclasses.replace(known, environment={**known.environment, "precision": "odd"}),
+            dataclasses.replace(known, status="pruned"),
+        )
+    study = study_of(other, functions=[known.policy.function])
+    study.optimize(Objective("digits", "mlp", database=other), n_trials=5)
+    assert not any(t.user_attrs["recalled"] for t in study.trials if t.value is not None)
 
 
 def fragile(num_classes, image_shape):
@@ -113,6 +162,8 @@ def test_diverging_policies_are_stored_and_the_study_goes_on(url, objective):
     diverged = [run for run in own_runs(url) if run.status == "diverged"]
     assert diverged
     worst = [t for t in study.trials if t.user_attrs["status"] == "diverged"]
+    assert all(t.constraints["diverged"] > 0 for t in worst)
+    assert all(t.constraints["diverged"] <= 0 for t in study.trials if t not in worst)
     assert len(worst) == len(diverged)
     if objective == "score":
         assert {t.value for t in worst} == {-1.0}
@@ -129,6 +180,10 @@ def test_a_study_of_nothing_but_divergence_ends_with_one_line(url, tmp_path):
     assert {run.status for run in own_runs(url)} == {"diverged"}
     with pytest.raises(StudyError, match="no trial has finished without diverging"):
         objective.test(study)
+
+
+def ranked_by_number(study):
+    return sorted(ranked_trials(study), key=lambda trial: trial.number)
 
 
 class StopSecond(optuna.pruners.BasePruner):
@@ -190,16 +245,18 @@ def test_a_database_that_is_locked_for_a_while_loses_nothing(tmp_path):
     file = tmp_path / "lr.db"
     url = f"sqlite:///{file}?timeout=0.1"
     study = study_of(url)
-    objective = Objective("digits", "mlp", database=url)
-    other = sqlite3.connect(file)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.warns(UserWarning, match="wait in memory"):
-        study.optimize(objective, n_trials=2)
-    with pytest.warns(UserWarning, match="2 runs are not stored"):
-        assert objective.close() == 2
-    other.rollback()
-    other.close()
-    assert objective.close() == 0
+    with connect(url) as db:
+        objective = Objective("digits", "mlp", database=db)
+        other = sqlite3.connect(file)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.warns(UserWarning, match="wait in memory"):
+            study.optimize(objective, n_trials=2)
+        assert [run.policy for run in objective.close()] == [
+            LRPolicy.from_dict(trial.user_attrs["policy"]) for trial in ranked_by_number(study)
+        ]
+        other.rollback()
+        other.close()
+        assert objective.close() == ()
     assert len(own_runs(url)) == 2
 
 

@@ -59,7 +59,7 @@ def test_another_kind_of_optimizer_has_its_own_lrs(database):
 
 def test_the_most_similar_task_serves_where_the_same_is_unknown(database):
     prior = prior_for("digits", "lenet", database=database)
-    assert {known.dataset for known, _ in prior.similar} == {"MNIST"}
+    assert {known.task.dataset for known in prior.known} == {"MNIST"}
     assert prior.scale.reference_lr == 0.01
     assert all(entry.origin == "published" for entry in prior.portfolio)
     assert "85 % similar" in prior.portfolio[0].why
@@ -67,7 +67,7 @@ def test_the_most_similar_task_serves_where_the_same_is_unknown(database):
 
 def test_where_nothing_is_similar_it_says_so(database):
     prior = prior_for("audio", "transformer", database=database, optimizer="adamw")
-    assert prior.similar == ()
+    assert prior.known == ()
     assert "nothing similar to audio/transformer is known" in prior.summary
     assert {entry.origin for entry in prior.portfolio} == {"default"}
     assert len({entry.policy for entry in prior.portfolio}) == 5
@@ -86,9 +86,71 @@ def test_own_results_come_before_published_ones(database):
 
 
 def test_a_single_own_run_is_no_proof(database):
-    database.add(own(LRPolicy("FIX", k0=1e-5), 0.2, dataset="mnist", model="lenet", budget=10_000))
+    database.add(own(LRPolicy("FIX", k0=1e-3), 0.5, dataset="mnist", model="lenet", budget=10_000))
     prior = prior_for("mnist", "lenet", database=database)
     assert prior.portfolio[0].origin == "published"
+
+
+def test_own_results_at_chance_are_not_known_good(database):
+    runs = [own(LRPolicy("FIX", k0=k0), 0.11) for k0 in (1.0, 2.0, 3.0, 4.0)]
+    database.add(*runs)
+    found = recommend("digits", "mlp", database=database, max_iterations=300)
+    assert not {entry.policy for entry in found} & {run.policy for run in runs}
+
+
+def test_a_reference_lr_that_led_nowhere_is_forgotten(database):
+    task = task_for("digits", "lenet", details={"reference_lr": 30.0})
+    run = own(LRPolicy("FIX", k0=30.0), None)
+    failed = dataclasses.replace(run, task=task, status="diverged", metrics={})
+    chance = dataclasses.replace(run, task=task, metrics={"top1": 0.1})
+    database.add(failed, chance)
+    assert prior_for("digits", "lenet", database=database).scale.reference_lr == 0.01
+
+
+def test_the_best_of_ones_own_constant_lrs_becomes_the_reference(database):
+    for k0, top1 in [(0.01, 0.8), (0.1, 0.95), (1.0, 0.5)]:
+        database.add(own(LRPolicy("FIX", k0=k0), top1))
+    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    assert prior.scale.reference_lr == 0.1
+    assert "best of your constant LRs" in prior.reference_origin
+
+
+def test_own_results_keep_their_absolute_lrs_whatever_the_reference(database):
+    runs = []
+    for eta, k0, top1 in [(0.01, 0.01, 0.95), (0.02, 0.03, 0.5), (0.03, 0.09, 0.4)]:
+        task = task_for("digits", "mlp", details={"reference_lr": eta})
+        runs.append(dataclasses.replace(own(LRPolicy("EXP", k0=k0, gamma=0.99), top1), task=task))
+    database.add(*runs)
+    prior = prior_for("digits", "mlp", database=database, max_iterations=300, reference_lr=0.02)
+    assert prior.portfolio[0].policy == runs[0].policy
+    assert len([known for known in prior.known if not known.published]) == 1
+
+
+def test_reference_lr_in_the_task_is_heeded(database):
+    prior = prior_for("mnist", "lenet", database=database, task={"reference_lr": 0.3})
+    assert (prior.scale.reference_lr, prior.reference_origin) == (0.3, "given")
+    assert "LRs times 30" in prior.portfolio[0].why
+
+
+def test_a_batch_size_in_the_task_changes_the_budget(database):
+    small = prior_for("kmnist", "mlp", database=database, task={"batch_size": 1_000})
+    assert small.scale.max_iterations == recipe_for("kmnist", "mlp", batch_size=1000).max_iterations
+
+
+@pytest.mark.parametrize("status", ["pruned", "failed"])
+def test_runs_that_did_not_end_by_themselves_disprove_nothing(database, status):
+    first = recommend("mnist", "lenet", database=database)[0].policy
+    for seed in range(3):
+        run = own(first, 0.5, dataset="mnist", model="lenet", budget=10_000, status=status)
+        database.add(dataclasses.replace(run, seed=seed))
+    assert recommend("mnist", "lenet", database=database)[0].policy == first
+
+
+def test_functions_that_nothing_is_known_of_get_defaults_and_say_so(database):
+    prior = prior_for("cifar10", "resnet32", database=database, functions=["UPCOS", "SIG"])
+    assert [entry.origin for entry in prior.portfolio] == ["default", "default"]
+    assert "none of the known policies fits" in prior.portfolio[0].why
+    assert "2 common defaults" in prior.summary
 
 
 def test_an_own_divergence_takes_a_published_policy_off_the_list(database):
@@ -101,15 +163,19 @@ def test_an_own_divergence_takes_a_published_policy_off_the_list(database):
 
 
 def test_test_split_results_of_ones_own_are_no_evidence(database):
-    database.add(own(LRPolicy("FIX", k0=0.02), 0.99, split="test"))
+    known = [
+        own(LRPolicy("EXP", k0=k0, gamma=0.99), top1) for k0, top1 in [(0.1, 0.9), (0.2, 0.89)]
+    ]
+    database.add(*known, own(LRPolicy("FIX", k0=0.02), 0.99, split="test"))
     found = recommend("digits", "mlp", database=database, max_iterations=300)
     assert LRPolicy("FIX", k0=0.02) not in [entry.policy for entry in found]
+    assert found[0].policy == known[0].policy
 
 
 @pytest.mark.parametrize("function", ALL_FUNCTIONS)
 def test_any_function_can_be_asked_for_alone(database, function):
     prior = prior_for("cifar10", "resnet32", database=database, functions=[function])
-    assert {entry.policy.function for entry in prior.portfolio} <= {function}
+    assert {entry.policy.function for entry in prior.portfolio} == {function}
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "digits", "cifar10", "cifar100", "flowers"])
@@ -155,6 +221,7 @@ def test_a_database_of_diverged_rows_only_still_answers(tmp_path):
         ({"optimizer": "sdg"}, UnknownNameError),
         ({"functions": ["SINNEXP"]}, UnknownNameError),
         ({"reference_lr": -1.0}, LRBenchError),
+        ({"reference_lr": "fast"}, RecordError),
         ({"search_space": "nowhere.yaml"}, LRBenchError),
         ({"database": "mongodb://x"}, DatabaseError),
         ({"task": {"num_classes": -3}}, RecordError),

@@ -55,6 +55,18 @@ def test_names_are_compared_without_case_dashes_and_underscores() -> None:
     assert Task("mnist", "lenet").uid != Task("mnist", "lenet", batch_size=64).uid
 
 
+@pytest.mark.parametrize("value", [None, 5, ["mnist"], b"mnist"])
+def test_a_name_that_is_no_text_is_refused_in_one_line(value: object) -> None:
+    refused(lambda: canonical_name(value, "dataset"), f"dataset={value!r}: expected a name")
+    refused(lambda: canonical_name(value), f"name={value!r}: expected a name")
+
+
+def test_an_optimizer_is_kept_in_lower_case() -> None:
+    task = Task("a", "b", optimizer="Adam", momentum=0)
+    assert (task.optimizer, task.momentum) == ("adam", 0.0)
+    assert task.uid == Task("a", "b", optimizer="adam", momentum=0.0).uid
+
+
 def test_a_run_goes_to_json_and_back() -> None:
     run = make_run()
     again = Run.from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False)))
@@ -149,6 +161,10 @@ def test_time_is_utc_of_fixed_width() -> None:
         ({"image_shape": [3, 32]}, "channels, height, width"),
         ({"image_shape": [3, 32, -1]}, "image_shape[2]=-1"),
         ({"momentum": "0.9"}, "expected a number"),
+        ({"momentum": 1}, "task.momentum=1: expected a momentum in [0, 1)"),
+        ({"momentum": 1.5}, "expected a momentum in [0, 1)"),
+        ({"momentum": -0.1}, "at least 0"),
+        ({"optimizer": 5}, "task.optimizer=5: expected text"),
         ({"weight_decay": -1.0}, "at least 0"),
         ({"weight_decay": math.nan}, "finite"),
         ({"reference_lr": 0.0}, "above 0"),

@@ -14,7 +14,8 @@ from lrbench_hpo.errors import LRBenchError, StudyError, UnknownNameError
 from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS
 from lrbench_hpo.space_files import load_space
 from lrbench_hpo.storage import open_storage
-from lrbench_hpo.study import StudySettings, distributions, trial_params
+from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.suggest import distributions, trial_params
 
 MEMORY = "sqlite://"
 
@@ -52,8 +53,43 @@ def test_every_trial_says_its_policy_and_where_it_came_from():
             "lr_function",
             *(name for name in trial.params if name.startswith(policy.function + ".")),
         }
-        expected = "published for CIFAR-10/ResNet-32" if trial.number < 5 else "sampler: TPESampler"
+        expected = "published for CIFAR-10/ResNet-32" if trial.number < 5 else "sampler TPESampler"
         assert trial.user_attrs["source"].startswith(expected)
+
+
+def test_what_a_user_enqueues_is_not_the_samplers():
+    study = create_study("mnist", "lenet", database=MEMORY, functions=["FIX"])
+    study.enqueue_trial(trial_params("FIX", {"peak": 3.0}))
+    study.optimize(score_of, n_trials=8)
+    [mine] = [t for t in study.trials if t.params["FIX.peak"] == 3.0]
+    assert mine.user_attrs["source"] == "given by hand"
+
+
+def test_what_was_broken_off_is_asked_for_again(storage):
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    study = create_study("mnist", "lenet", **make)
+
+    def broken_off(trial):
+        suggest_policy(trial)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(broken_off, n_trials=1)
+    again = create_study("mnist", "lenet", **make)
+    assert len(waiting(again)) == 5
+    assert len(waiting(create_study("mnist", "lenet", **make))) == 5
+    again.optimize(score_of, n_trials=6)
+    first = study.trials[0].system_attrs["fixed_params"]
+    done = [t.params for t in again.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert first in done
+
+
+def test_a_later_search_with_the_same_seed_draws_other_policies(storage):
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    for _ in range(2):
+        create_study("mnist", "lenet", seed=0, **make).optimize(score_of, n_trials=8)
+    trials = optuna.load_study(study_name="s", storage=storage).trials
+    assert len({str(sorted(t.params.items())) for t in trials}) == len(trials)
 
 
 @pytest.mark.parametrize("functions", [[f] for f in ALL_FUNCTIONS] + [None, "all", ["FIX", "COS"]])
@@ -219,6 +255,9 @@ def test_settings_are_json_and_hold_no_password(tmp_path):
         ({"functions": ["FIX"]}, "search space"),
         ({"objective": "pareto"}, "objective score"),
         ({"score_weights": {"iterations": 0.5}}, "score_weights"),
+        ({"optimizer": "nesterov"}, "optimizer sgd"),
+        ({"task": {"momentum": 0.5}}, "momentum 0.9"),
+        ({"reference_lr": 0.5}, "reference_lr 0.01"),
     ],
 )
 def test_an_existing_study_of_something_else_is_refused(storage, change, says):
@@ -232,10 +271,30 @@ def test_an_existing_study_of_something_else_is_refused(storage, change, says):
 
 def test_somebody_elses_study_is_refused(storage):
     optuna.create_study(storage=storage, study_name="s").optimize(lambda t: 1.0, n_trials=1)
+    make = {"database": MEMORY, "storage": storage, "load_if_exists": True}
+    with pytest.raises(StudyError, match="directions"):
+        create_study("mnist", "lenet", study_name="s", **make)
+    other = optuna.create_study(storage=storage, study_name="up", direction="maximize")
+    other.optimize(lambda t: 1.0, n_trials=1)
     with pytest.raises(StudyError, match="knows no LR task"):
-        create_study(
-            "mnist", "lenet", database=MEMORY, storage=storage, study_name="s", load_if_exists=True
-        )
+        create_study("mnist", "lenet", study_name="up", **make)
+
+
+def test_dead_creators_work_is_finished_by_one_of_many(storage, monkeypatch):
+    monkeypatch.setattr("lrbench_hpo.study._CREATOR_PATIENCE", 0.2)
+    whole = create_study("mnist", "lenet", database=MEMORY)
+    half = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    half.set_user_attr("lrbench", whole.user_attrs["lrbench"])
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    threads = [
+        threading.Thread(target=create_study, args=("mnist", "lenet"), kwargs=make)
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(waiting(half)) == 5
 
 
 def test_policies_for_a_study_of_ones_own():
@@ -246,6 +305,9 @@ def test_policies_for_a_study_of_ones_own():
         suggest_policy(study.ask())
     with pytest.raises(StudyError, match="give both"):
         suggest_policy(study.ask(), max_iterations=100)
+    ours = create_study("mnist", "lenet", database=MEMORY)
+    with pytest.raises(StudyError, match="its own space"):
+        suggest_policy(ours.ask(), **given)
 
 
 def test_a_fixed_trial_gives_the_policy_of_its_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -31,6 +32,7 @@ for command in (tune, recommend, rank, plot, functions, database_group):
 
 def main() -> None:
     """Run the command line: errors are one line on stderr, never a traceback."""
+    sys.path.insert(0, os.getcwd())  # for one's own package.module:factory, as with python -m
     try:
         code = app.main(standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -41,7 +43,15 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         code = INTERRUPTED
-    except (LRBenchError, OSError) as error:
+    except LRBenchError as error:
         click.echo(f"lrbench-hpo: {error}", err=True)
         code = 2
+    except Exception as error:
+        # Not foreseen: one's own model, a broken installation, or a mistake of this package.
+        if os.environ.get("LRBENCH_TRACEBACK"):
+            raise
+        reason = " ".join(str(error).split())
+        hint = "set LRBENCH_TRACEBACK=1 to see where"
+        click.echo(f"lrbench-hpo: {type(error).__name__}: {reason} ({hint})", err=True)
+        code = 1
     sys.exit(code)

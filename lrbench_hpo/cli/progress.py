@@ -34,6 +34,7 @@ class StudyProgress:
 
     def __init__(self, console: Console, trials: int, max_iterations: int) -> None:
         self._console = console
+        self._trials = trials
         self._max_iterations = max_iterations
         self._best: float | None = None
         self._finished = 0
@@ -76,23 +77,28 @@ class StudyProgress:
         self._bar.update(self._task, completed=done, description=f"trial {trial.number}{best}")
 
     def finished(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        """Print the line of a finished trial (an Optuna callback)."""
+        """Print the line of a finished trial, and stop after enough of them (Optuna callback).
+
+        Trials that only recalled a stored result do not count: nothing was learnt by them.
+        """
         attributes = trial.user_attrs
         score = attributes.get("score")
         if "policy" not in attributes or score is None:
             return
-        self._finished += 1
+        self._finished += not attributes.get("recalled")
         if attributes["status"] == "complete" and (self._best is None or score > self._best):
             self._best = score
         top1 = attributes.get("top1")
         result = attributes["status"] if top1 is None else f"Top-1 {100 * top1:.2f} %"
         policy = LRPolicy.from_dict(attributes["policy"])
-        origin = str(attributes["source"]).partition(":")[0]
+        origin = str(attributes["source"])
         if attributes.get("recalled"):
             origin += "; the same training is stored: not done again"
         line = f"trial {trial.number}: score {score:.4f}, {result}, {policy} ({origin})"
         self._console.print(Text(line), soft_wrap=True)
         self._bar.update(self._task, completed=self._finished * self._max_iterations)
+        if self._finished >= self._trials:
+            study.stop()
 
     def _warn(self, message: Warning | str, *_: Any, **__: Any) -> None:
         self._console.print(Text(f"warning: {message}"), soft_wrap=True)

@@ -65,25 +65,39 @@ def trials(study: optuna.Study) -> Table:
     from lrbench_hpo.objective import ranked_trials
     from lrbench_hpo.policies import LRPolicy
 
+    found_trials = ranked_trials(study)
     rows = []
-    for rank, trial in enumerate(ranked_trials(study), start=1):
+    for rank, trial in zip(_ranks(found_trials), found_trials, strict=True):
         found = trial.user_attrs
         complete = found["status"] == "complete"
         rows.append(
             (
-                str(rank),
+                rank,
                 str(trial.number),
                 str(LRPolicy.from_dict(found["policy"])),
                 f"{found['score']:.4f}" if complete else found["status"],
                 share(found.get("top1")),
                 number(found.get("iterations_to_best")),
                 number(found.get("loss_difference"), "+.4f"),
-                str(found["source"]).partition(":")[0],
+                str(found["source"]),
             )
         )
     columns = ("#", "trial", "policy", "score", "Top-1", "iterations to best", "loss difference")
     headings = [f">{name}" if name != "policy" else name for name in columns]
-    return table("Trials by score, on the validation split", (*headings, "from"), rows)
+    title = "Trials by score on the validation split; those within its noise share a rank"
+    return table(title, (*headings, "from"), rows)
+
+
+def _ranks(ranked: Sequence[optuna.trial.FrozenTrial]) -> list[str]:
+    """Ranks of trials, best first: one evaluation cannot tell near scores apart."""
+    from lrbench_hpo.policies import LRPolicy
+    from lrbench_hpo.ranking import PolicyResult, rank_policies
+
+    complete = [trial.user_attrs for trial in ranked if trial.user_attrs["status"] == "complete"]
+    results = [PolicyResult(LRPolicy.from_dict(a["policy"]), a["score"]) for a in complete]
+    samples = [a["evaluation_samples"] for a in complete if a.get("evaluation_samples")]
+    places = rank_policies(results, min(samples, default=None))
+    return [str(place.rank) for place in places] + ["-"] * (len(ranked) - len(complete))
 
 
 def database_stats(database: Database) -> Table:

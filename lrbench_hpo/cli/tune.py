@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lrbench_hpo.cli import options
+from lrbench_hpo.errors import LRBenchError, StudyError
 
 if TYPE_CHECKING:
     import optuna
     from rich.console import Console
 
     from lrbench_hpo.objective import Objective
-    from lrbench_hpo.study import StudySettings
+    from lrbench_hpo.records import Run
 
 _OF_TRAINING = ("data", "download", "device", "amp")
 
@@ -57,11 +61,12 @@ def tune(
     if json_file:
         _check_writable(Path(json_file))
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     from lrbench_hpo.cli import tables
     from lrbench_hpo.cli.progress import StudyProgress
     from lrbench_hpo.objective import Objective
-    from lrbench_hpo.study import StudySettings, create_study
+    from lrbench_hpo.study import create_study
 
     # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -79,37 +84,57 @@ def tune(
         **settings,
     )
     objective.prepare(study)
-    of_study = StudySettings.of(study)
     console = tables.console()
-    _print_start(console, of_study, study)
+    budget = _print_start(console, study)
     interrupted = False
-    with StudyProgress(console, trials, of_study.scale.max_iterations) as progress:
-        objective.on_progress = progress.moved
-        try:
-            study.optimize(objective, n_trials=trials, callbacks=[progress.finished])
-        except KeyboardInterrupt:
-            interrupted = True
-    unstored = objective.close()
-    _print_results(console, study, None if interrupted else objective)
-    if json_file:
-        Path(json_file).write_text(json.dumps(results(study), indent=2) + "\n", encoding="utf-8")
-    if unstored:
-        console.print(f"{unstored} results are not in the LR database: see the warnings above")
+    try:
+        with StudyProgress(console, trials, budget) as progress:
+            objective.on_progress = progress.moved
+            # Trials that recall a stored result come on top, but not without end.
+            study.optimize(objective, 3 * trials + 10, callbacks=[progress.finished])
+    except KeyboardInterrupt:
+        interrupted = True
+    except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StudyError(f"--storage {storage}: {reason}") from None
+    finally:
+        unstored = objective.close()
+        _finish(console, study, unstored, json_file)
     if interrupted:
         _print_how_to_go_on(console, study, storage)
         sys.exit(130)
+    _test(console, study, objective, json_file)
+    sys.exit(1 if unstored else 0)
 
 
 def _check_writable(path: Path) -> None:
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise click.UsageError(f"--json {path}: expected a file in a folder that exists")
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise click.UsageError(
+            f"--json {path}: {error.strerror}: expected a file in a folder that can be written"
+        ) from None
 
 
-def _print_start(console: Console, settings: StudySettings, study: optuna.Study) -> None:
+def _write_json(path: Path, data: Any) -> None:
+    try:
+        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LRBenchError(
+            f"{path}: {error.strerror}: free some space, or name another file"
+        ) from None
+
+
+def _print_start(console: Console, study: optuna.Study) -> int:
+    """Say what is searched and from where; the budget of a trial."""
+    from optuna.trial import TrialState
+
+    from lrbench_hpo.study_settings import StudySettings
+
+    settings = StudySettings.of(study)
     task, scale = settings.task, settings.scale
-    done = len(study.get_trials(deepcopy=False)) - len(
-        study.get_trials(deepcopy=False, states=(_waiting_state(),))
-    )
+    done = len(study.get_trials(False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
     lines = [
         f"{task.dataset} / {task.model}: {scale.max_iterations:,} iterations a trial, batch "
         f"{task.batch_size}, {task.optimizer}, reference LR {scale.reference_lr:g} "
@@ -119,47 +144,71 @@ def _print_start(console: Console, settings: StudySettings, study: optuna.Study)
         else settings.summary,
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
+    return scale.max_iterations
 
 
-def _waiting_state() -> optuna.trial.TrialState:
-    import optuna
-
-    return optuna.trial.TrialState.WAITING
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_results(console: Console, study: optuna.Study, objective: Objective | None) -> None:
+def _finish(
+    console: Console, study: optuna.Study, unstored: Sequence[Run], json_file: str | None
+) -> None:
+    """Show and keep what was reached, however the search ended."""
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.errors import StudyError
 
     console.print(tables.trials(study))
-    if objective is None:
+    if unstored:
+        _rescue(console, unstored)
+    if json_file:
+        _write_json(Path(json_file), results(study))
+
+
+def _rescue(console: Console, unstored: Sequence[Run]) -> None:
+    """Write runs that the LR database did not take to a file."""
+    name = f"lrbench-unstored-{os.getpid()}.json"
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        try:
+            _write_json(folder / name, [run.to_dict() for run in unstored])
+        except LRBenchError:
+            continue
+        _say(
+            console,
+            f"the LR database did not take {len(unstored)} results: they are in {folder / name}; "
+            "db.add(*map(lrbench_hpo.Run.from_dict, json.load(open(FILE)))) stores them",
+        )
         return
-    try:
-        test = objective.test(study)
-    except StudyError as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return
-    if test is not None:
-        line = f"the winner on the test split, measured once: Top-1 {tables.share(test['top1'])}"
-        console.print(line, markup=False, highlight=False)
+    _say(console, f"{len(unstored)} results could not be stored or written: no space is left")
+
+
+def _test(
+    console: Console, study: optuna.Study, objective: Objective, json_file: str | None
+) -> None:
+    from lrbench_hpo.cli import tables
+
+    if objective.must_train_again(study):
+        _say(console, "the winner is trained again, for its weights are not at hand")
+    measured = objective.test(study)
+    top1 = tables.share(measured["top1"])
+    _say(console, f"the winner on the test split, measured once: Top-1 {top1}")
+    if json_file:
+        _write_json(Path(json_file), results(study))
 
 
 def _print_how_to_go_on(console: Console, study: optuna.Study, storage: str | None) -> None:
     kept = "the LR database" + (f" and in study {study.study_name!r}" if storage else "")
-    console.print(
+    _say(
+        console,
         f"stopped; finished trials are kept in {kept}. Run the same command again to go on: it "
         "starts from them.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
 
 
 def results(study: optuna.Study) -> dict[str, Any]:
     """All of a study as JSON types: its task, its trials best first, and the test of the winner."""
     from lrbench_hpo.objective import ranked_trials
-    from lrbench_hpo.study import StudySettings
+    from lrbench_hpo.study_settings import StudySettings
 
     settings = StudySettings.of(study).to_dict()
     del settings["space"]

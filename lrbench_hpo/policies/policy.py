@@ -314,7 +314,8 @@ class LRPolicy:
         """A torch ``LRScheduler`` that sets this policy's LR; step it once an iteration.
 
         Args:
-            optimizer: any torch optimizer; parameter groups keep the ratios of their LRs.
+            optimizer: any torch optimizer; its default LR stands for the policy, and a parameter
+                group that starts with twice that LR keeps to twice the policy's.
             last_epoch: the last iteration that was done; -1 at the start of training.
 
         Raises:

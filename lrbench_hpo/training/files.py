@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,14 +43,18 @@ def load_npz(path: Path) -> RawData:
     if not path.is_file():
         raise DataError(f"{path}: no such file: give the path of a .npz file")
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
+            raise ValueError("it is no .npz archive")
         with archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"{path}: not a readable .npz file ({reason}): write it again") from error
+        if "allow_pickle" in reason:  # numpy's advice, which is none of ours
+            reason = "it holds an array of Python objects"
+        raise DataError(
+            f"{path}: not a readable .npz file ({reason}): write it again with numpy.savez"
+        ) from error
     if "train_labels" not in arrays:
         raise DataError(f"{path}: holds {', '.join(arrays) or 'nothing'}: expected {_NPZ_KEYS}")
     classes = [str(name) for name in arrays["classes"]] if "classes" in arrays else None
@@ -145,13 +150,19 @@ def load_folder(path: Path, image_size: int) -> RawData:
 
 def _folder_samples(path: Path, image_size: int) -> tuple[Samples, Sequence[str]]:
     try:
-        folder = ImageFolder(str(path))
+        folder = ImageFolder(str(path), allow_empty=True)
     except OSError as error:
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise DataError(
             f"{path}: no folder of images ({reason}): expected one folder a class with pictures, "
             "as in train/cat/1.png"
         ) from error
+    empty = sorted(set(range(len(folder.classes))) - set(folder.targets))
+    if empty:
+        raise DataError(
+            f"{path / folder.classes[empty[0]]}: a class folder without a picture: put pictures "
+            "into it, or remove it"
+        )
     with ThreadPoolExecutor() as pool:
         pictures = list(pool.map(lambda s: _picture(s[0], image_size), folder.samples))
     labels = [label for _, label in folder.samples]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch import nn
 
+from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.training.batches import Batches
 from lrbench_hpo.training.optimizers import Optimizer, set_learning_rate
 
@@ -17,7 +19,7 @@ _CHECK_EVERY = 25
 
 
 class TrainingLoop:
-    """One run under way: its network, optimizer, data stream and LR table.
+    """One run under way: its network, optimizer, data stream and LR policy.
 
     Attributes:
         model: the network, on its device.
@@ -30,7 +32,7 @@ class TrainingLoop:
         model: nn.Module,
         optimizer: Optimizer,
         batches: Batches,
-        learning_rates: Sequence[float],
+        policy: LRPolicy,
         *,
         amp: bool = False,
     ) -> None:
@@ -39,7 +41,7 @@ class TrainingLoop:
         self.diverged = False
         self._optimizer = optimizer
         self._batches = batches
-        self._learning_rates = learning_rates
+        self._policy = policy
         self._device = next(model.parameters()).device
         self._amp = amp
         self._loss_sum = torch.zeros((), device=self._device)
@@ -53,7 +55,8 @@ class TrainingLoop:
         """
         while self.iteration < until and not self.diverged:
             pause = min(until, self.iteration + _CHECK_EVERY)
-            for learning_rate in self._learning_rates[self.iteration : pause]:
+            # One call for the LRs of all updates until the next check.
+            for learning_rate in self._policy(np.arange(self.iteration, pause)).tolist():
                 self._step(learning_rate)
             self.iteration = pause
             # A sum that met NaN or infinity once never becomes finite again.

@@ -94,20 +94,43 @@ def build_model(
         torch.default_generator.manual_seed(seed)
         try:
             built = factory(num_classes=num_classes, image_shape=tuple(image_shape))
-            logits = _dry_run(built, image_shape)
-        except (RuntimeError, ValueError, TypeError) as error:
-            shape = "x".join(map(str, image_shape))
+        except Exception as error:  # the user's own code, which may raise anything
             raise TrainingError(
-                f"model {model_name(model)!r} cannot be built for {num_classes} classes of {shape} "
-                f"images ({_first_line(error)}): choose another model or image size"
+                f"model {model_name(model)!r} cannot be built for {num_classes} classes of "
+                f"{_size(image_shape)} images ({_summary(error)}): choose another model or image "
+                "size"
             ) from error
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (2, num_classes):
-        raise TrainingError(
-            f"model {model_name(model)!r} gives {found} for 2 images of {num_classes} classes: "
-            f"expected logits of shape (2, {num_classes})"
-        )
+        # Blank images in eval mode change no statistics, and give lazy layers their shapes.
+        with torch.no_grad():
+            check_logits(model, built.eval(), torch.zeros(2, *image_shape), num_classes)
     return built.train()
+
+
+def check_logits(model: ModelSpec, network: nn.Module, images: Tensor, num_classes: int) -> None:
+    """Refuse a network that fails on these images, or gives no logits for them.
+
+    Args:
+        model: what the network was built from, for the error.
+        network: the network, in the mode to check.
+        images: what it is to take (n, C, H, W).
+        num_classes: the logits are to be (n, num_classes).
+
+    Raises:
+        TrainingError: naming what the network raised, or the shape it gave and the one expected.
+    """
+    try:
+        logits = network(images)
+    except Exception as error:  # the user's own code, which may raise anything
+        raise TrainingError(
+            f"model {model_name(model)!r} fails on {_size(images.shape[1:])} images "
+            f"({_summary(error)}): choose another model or image size"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (len(images), num_classes):
+        raise TrainingError(
+            f"model {model_name(model)!r} gives {found} for {len(images)} images of {num_classes} "
+            f"classes: expected logits of shape {(len(images), num_classes)}"
+        )
 
 
 def model_name(model: ModelSpec) -> str:
@@ -158,9 +181,9 @@ def _imported(path: str) -> ModelFactory:
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs the user's own code, which may raise anything
         raise UnknownNameError(
-            f"model {path!r} cannot be imported ({_first_line(error)}): expected "
+            f"model {path!r} cannot be imported ({_summary(error)}): expected "
             "package.module:factory, with the package installed or in the current directory"
         ) from error
     if isinstance(found, nn.Module):
@@ -172,7 +195,12 @@ def _with_known_keywords(factory: ModelFactory) -> ModelFactory:
     """Call a factory with those of our keywords that its signature takes."""
     if not callable(factory):
         raise TrainingError(f"model factory {factory!r} cannot be called: give a function or class")
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:  # some functions written in C
+        raise TrainingError(
+            f"model factory {factory!r} tells no signature: give a Python function or class"
+        ) from error
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     def call(**keywords: Any) -> nn.Module:
@@ -185,11 +213,11 @@ def _with_known_keywords(factory: ModelFactory) -> ModelFactory:
     return call
 
 
-def _dry_run(model: nn.Module, image_shape: Sequence[int]) -> Any:
-    """Two blank images through the network in eval mode: changes no statistics."""
-    with torch.no_grad():
-        return model.eval()(torch.zeros(2, *image_shape))
+def _size(image_shape: Sequence[int]) -> str:
+    return "x".join(map(str, image_shape))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _summary(error: Exception) -> str:
+    """The type of an error and the first line of its message."""
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

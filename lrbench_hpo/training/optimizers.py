@@ -45,7 +45,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
     Raises:
         UnknownNameError: for an optimizer that is not in the table.
-        TrainingError: for a momentum outside [0, 1) or a negative weight decay.
+        TrainingError: for a momentum outside [0, 1), a negative weight decay, or a model without
+            a trainable parameter.
     """
     if recipe.optimizer not in OPTIMIZERS:
         raise UnknownNameError.among("optimizer", recipe.optimizer, OPTIMIZERS)
@@ -60,8 +61,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
             f"weight_decay={recipe.weight_decay!r}: expected 0 or a positive number"
         )
     parameters = list(model.parameters())
-    if not parameters:
-        raise TrainingError(f"{type(model).__name__} has no parameters: nothing to train")
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise TrainingError(
+            f"{type(model).__name__} has {len(parameters)} parameters, none of them trainable: "
+            "give a model with a parameter that requires a gradient"
+        )
     own_groups: Any = getattr(model, "parameter_groups", None)
     if own_groups is not None:
         groups = own_groups(recipe.weight_decay)

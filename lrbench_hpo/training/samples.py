@@ -105,15 +105,8 @@ def make_raw_data(
     Raises:
         DataError: if the splits' shapes differ, or a label has no class.
     """
-    highest = int(train.labels.max())
     if classes is None:
-        missing = set(range(highest + 1)) - set(train.labels.tolist())
-        if missing:
-            raise DataError(
-                f"{name}: no training image has label {min(missing)}, but one has {highest}: "
-                "labels count from 0 without gaps"
-            )
-        classes = [str(label) for label in range(highest + 1)]
+        classes = [str(label) for label in _labels_without_gaps(name, train)]
     for split_name, samples in (("train", train), ("validation", validation), ("test", test)):
         if samples is None:
             continue
@@ -135,6 +128,18 @@ def make_raw_data(
     if len(classes) < 2:
         raise DataError(f"{name}: found {len(classes)} class: a classifier needs at least 2")
     return RawData(name, tuple(classes), train, validation, test)
+
+
+def _labels_without_gaps(name: str, train: Samples) -> range:
+    """0 to the highest label; only labels that occur are looked at, as one may be huge."""
+    found = torch.unique(train.labels)  # sorted
+    gaps = torch.nonzero(found != torch.arange(len(found)))
+    if len(gaps):
+        raise DataError(
+            f"{name}: no training image has label {int(gaps[0])}, but one has {int(found[-1])}: "
+            "labels count from 0 without gaps"
+        )
+    return range(len(found))
 
 
 def _as_tensor(values: Any, where: str) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -22,6 +24,11 @@ from lrbench_hpo.training.samples import RawData, Samples, make_raw_data, make_s
 _DIGITS_SIDE = 16  # 8x8 is too small for two 5x5 convolutions
 _DIGITS_WHITE = 16.0
 _SPLITS = ("train", "validation", "test")
+_NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError)
+_TORCHVISION_ERRORS = (
+    *(RuntimeError, OSError, ValueError, LookupError, EOFError, AssertionError),
+    *_NETWORK_ERRORS,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def _torchvision(name: str, class_name: str, splits: tuple[dict[str, Any], ...])
             train, test = (
                 made(root=str(options.root), download=options.download, **split) for split in splits
             )
-        except (RuntimeError, OSError, ValueError, LookupError, EOFError, AssertionError) as error:
+        except _TORCHVISION_ERRORS as error:
             raise _unreadable(name, class_name, options, error) from error
         classes = getattr(train, "classes", None) or [str(label) for label in range(10)]
         return make_raw_data(
@@ -173,6 +180,12 @@ def _torchvision_samples(dataset: Any, where: str) -> Samples:
 
 def _unreadable(name: str, class_name: str, options: Options, error: Exception) -> DataError:
     reason = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
+    # With several mirrors torchvision tells the failure of the last one by its text alone.
+    if isinstance(error, _NETWORK_ERRORS) or reason.startswith("Error downloading"):
+        return DataError(
+            f"{name}: torchvision's {class_name} cannot be downloaded ({reason}): check the "
+            "network, or point --data DIR (or LRBENCH_DATA) to its files"
+        )
     advice = (
         "delete its files there and try again"
         if options.download

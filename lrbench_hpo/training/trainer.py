@@ -26,13 +26,14 @@ from lrbench_hpo.training.cost import CostMeter, environment
 from lrbench_hpo.training.data import ImageData
 from lrbench_hpo.training.evaluation import Evaluator
 from lrbench_hpo.training.loop import TrainingLoop
-from lrbench_hpo.training.models import ModelSpec, build_model, model_name
+from lrbench_hpo.training.models import ModelSpec, build_model, check_logits, model_name
 from lrbench_hpo.training.optimizers import make_optimizer
 from lrbench_hpo.training.progress import Progress
 from lrbench_hpo.training.samples import Samples
 
 OnEvaluation = Callable[[CurvePoint, Run], bool | None]
 
+MAX_ITERATIONS = 10**9
 _MAX_TRAIN_LOSS_SAMPLES = 2_000
 # Each use of a run's seed has its own stream of random numbers.
 _INIT, _ORDER, _LAYERS, _TRAIN_LOSS = range(4)
@@ -109,6 +110,7 @@ class Trainer:
             self._stream = CroppedSamples(data.train, self.device)
         self._evaluator = self._evaluator_for(data.validation)
         Batches(self._stream, self._pixels, self.recipe.batch_size, seed=0)
+        self._try_batch(network)
 
     def train(
         self,
@@ -130,7 +132,8 @@ class Trainer:
             on_progress: called every few updates with their number so far.
 
         Raises:
-            TrainingError: for a budget below one iteration, or too little memory on the device.
+            TrainingError: for a budget below one iteration or above 10^9, or too little memory on
+                the device.
         """
         seed = self._seed if seed is None else _checked_whole("seed", seed, least=0)
         with self._isolated(seed):
@@ -146,7 +149,7 @@ class Trainer:
         self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
     ) -> TrainingLoop:
         """The loop of a run that has not begun: `train` without evaluation and record."""
-        _checked_whole("max_iterations", max_iterations, least=1)
+        _checked_whole("max_iterations", max_iterations, least=1, most=MAX_ITERATIONS)
         seed = self._seed if seed is None else seed
         network = self._network(_stream_seed(seed, _INIT))
         order_seed = _stream_seed(seed, _ORDER)
@@ -154,7 +157,7 @@ class Trainer:
             network,
             make_optimizer(network, self.recipe),
             Batches(self._stream, self._pixels, self.recipe.batch_size, order_seed),
-            policy(np.arange(max_iterations)).tolist(),
+            policy,
             amp=self._amp,
         )
 
@@ -202,6 +205,7 @@ class Trainer:
                 curve=tuple(progress.curve),
                 cost=meter.cost(loop.iteration * self.recipe.batch_size),
                 environment=environment(self.device, amp=self._amp),
+                notes={"evaluation_samples": len(self.data.validation)},
             )
 
         for point in points:
@@ -221,6 +225,14 @@ class Trainer:
         network = build_model(self._model, self.data.num_classes, self.data.image_shape, seed)
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
+
+    def _try_batch(self, network: nn.Module) -> None:
+        """Refuse a network that fails in training mode; it is not used after this."""
+        images, _ = self._train.slice(0, min(2, self.recipe.batch_size))
+        batch = self._pixels(images)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp)
+        with self._isolated(0), torch.no_grad(), autocast:
+            check_logits(self._model, network.to(self.device), batch, self.data.num_classes)
 
     def _stored(self, samples: Samples) -> DeviceSamples:
         return DeviceSamples(samples, self.device, channels_last=self._channels_last)
@@ -292,7 +304,9 @@ def _stream_seed(seed: int, stream: int) -> int:
     return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])
 
 
-def _checked_whole(name: str, value: int, least: int) -> int:
+def _checked_whole(name: str, value: int, least: int, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise TrainingError(f"{name}={value!r}: expected a whole number of at least {least}")
+    if most is not None and value > most:
+        raise TrainingError(f"{name}={value!r}: expected a whole number of at most {most}")
     return value

@@ -4,7 +4,7 @@ import io
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,13 +127,63 @@ def test_is_a_torch_scheduler() -> None:
     assert scheduler.get_last_lr() == [POLICY(1)]
 
 
-def test_groups_keep_their_ratio_and_none_exceeds_the_policy() -> None:
-    groups = [{"params": [parameter()], "lr": lr} for lr in (0.02, 0.1, 0.0)]
-    optimizer = torch.optim.SGD(groups, lr=0.1)
-    for t, (small, large, frozen) in enumerate(lrs(POLICY.torch_scheduler(optimizer), 50)):
-        assert large == POLICY(t)
-        assert small == pytest.approx(0.2 * POLICY(t))
-        assert frozen == 0.0
+def grouped(given: Sequence[float | None], default: float) -> torch.optim.SGD:
+    """One parameter group an LR; None: the group has the optimizer's default LR."""
+    groups = [{"params": [parameter()]} | ({} if lr is None else {"lr": lr}) for lr in given]
+    return torch.optim.SGD(groups, lr=default)
+
+
+@pytest.mark.parametrize(
+    ("given", "default", "ratios"),
+    [
+        ((None, 2 * POLICY(0)), POLICY(0), (1, 2)),  # the usual twice the LR for biases
+        ((0.02, 0.1, 0.0), 0.1, (0.2, 1, 0)),
+        ((None, 0.5, 0.05), 0.1, (1, 5, 0.5)),
+        ((0.5, 0.2), 0.1, (1, 0.4)),  # no group has the default: the largest follows
+        ((0.0, 0.2), 0.0, (0, 1)),  # nor can 0 be the reference
+        ((0.0, None), 0.0, (1, 1)),
+        ((0.0, 0.0), 0.1, (1, 1)),
+    ],
+)
+def test_groups_keep_the_ratio_of_their_lr_to_the_default(
+    given: Sequence[float | None], default: float, ratios: Sequence[float]
+) -> None:
+    for t, found in enumerate(lrs(POLICY.torch_scheduler(grouped(given, default)), 50)):
+        assert found == pytest.approx([ratio * POLICY(t) for ratio in ratios])
+        assert found[ratios.index(1)] == POLICY(t)
+
+
+def test_an_optimizer_without_a_default_lr_follows_its_largest() -> None:
+    optimizer = grouped((0.1, 0.2), 0.1)
+    del optimizer.defaults["lr"]
+    assert POLICY.torch_scheduler(optimizer).get_last_lr() == [0.5 * POLICY(0), POLICY(0)]
+
+
+@pytest.mark.parametrize("first", ["scheduler", "optimizer"])
+@pytest.mark.parametrize("default", [0.1, 3.0])
+def test_ratios_survive_a_checkpoint_whatever_the_new_optimizers_lr(
+    first: str, default: float
+) -> None:
+    scheduler = POLICY.torch_scheduler(grouped((None, 0.2), 0.1))
+    lrs(scheduler, 7)
+    saved = {"scheduler": scheduler.state_dict(), "optimizer": scheduler.optimizer.state_dict()}
+    optimizer = grouped((None, 0.2), default)
+    again = POLICY.torch_scheduler(optimizer)
+    loads: dict[str, Any] = {"scheduler": again, "optimizer": optimizer}
+    loads.pop(first).load_state_dict(saved[first])
+    for name, rest in loads.items():
+        rest.load_state_dict(saved[name])
+    for t, found in enumerate(lrs(again, 20), start=7):
+        assert found == [POLICY(t), 2 * POLICY(t)]
+
+
+def test_a_scheduler_made_after_the_optimizer_was_loaded_keeps_its_ratios() -> None:
+    scheduler = POLICY.torch_scheduler(grouped((None, 0.2), 0.1))
+    lrs(scheduler, 7)
+    optimizer = grouped((None, 0.2), 0.1)
+    optimizer.load_state_dict(scheduler.optimizer.state_dict())
+    again = POLICY.torch_scheduler(optimizer, last_epoch=6)
+    assert again.get_last_lr() == [POLICY(7), 2 * POLICY(7)]
 
 
 def test_a_policy_that_starts_at_zero() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
+import urllib.request
 
 import numpy as np
 import pytest
@@ -217,6 +219,21 @@ def test_missing_data_says_where_it_looked_and_what_helps(tmp_path):
         load_data("nowhere/mine.npz", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "svhn"])
+def test_a_download_without_network_says_what_failed(tmp_path, monkeypatch, name):
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nobody listens there
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
+    with pytest.raises(DataError) as caught:
+        load_data(name, tmp_path, download=True)
+    message = str(caught.value)
+    assert all(word in message for word in (name, "cannot be downloaded", "network", "--data DIR"))
+    assert "delete" not in message
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize("damage", [b"", b"nonsense", b"\0\0\x08\x03" + b"\0" * 12 + b"xyz"])
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_damaged_mnist_files_are_one_line(tmp_path, damage, file):
@@ -248,7 +265,7 @@ LABELS = np.arange(20) % 2
             "expected floats in",
         ),
         ({"train_images": IMAGES.astype(int), "train_labels": LABELS}, "expected uint8"),
-        ({"train_images": IMAGES, "train_labels": LABELS.astype(object)}, "not a readable"),
+        ({"train_images": IMAGES, "train_labels": LABELS.astype(object)}, "Python objects"),
         (
             {"train_images": IMAGES, "train_labels": LABELS, "classes": np.array(["one"])},
             "expected labels from 0 to 0",
@@ -296,8 +313,34 @@ def test_files_that_are_no_npz_are_one_line(tmp_path):
     np.save(tmp_path / "array.npy", IMAGES)
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     for name in ("text.npz", "array.npz"):
-        with pytest.raises(DataError, match="not a readable"):
+        with pytest.raises(DataError, match="it is no .npz archive") as caught:
             load_data(tmp_path / name)
+        assert "allow_pickle" not in str(caught.value)
+    np.savez_compressed(tmp_path / "whole.npz", train_images=IMAGES, train_labels=LABELS)
+    content = bytearray((tmp_path / "whole.npz").read_bytes())
+    content[60:80] = b"\xff" * 20
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(DataError, match="not a readable"):
+        load_data(tmp_path / "damaged.npz")
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [(10**9, "has label 2, but one has 1000000000"), (-7, "label -7: expected")]
+)
+def test_labels_far_out_of_range_cost_no_memory(tmp_path, label, words):
+    labels = LABELS.copy()
+    labels[3] = label
+    np.savez(tmp_path / "far.npz", train_images=IMAGES, train_labels=labels)
+    own = Own([(image, int(y)) for image, y in zip(IMAGES, labels, strict=True)])
+    own.classes = None
+    for dataset in (tmp_path / "far.npz", own, (IMAGES, labels)):
+        tracemalloc.start()
+        with pytest.raises(DataError, match=words) as caught:
+            load_data(dataset)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 50e6
+        assert "\n" not in str(caught.value)
 
 
 def test_published_names_must_have_the_published_classes(tmp_path):
@@ -310,6 +353,11 @@ def test_bad_folders_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="one folder a class"):
         load_data(tmp_path / "empty")
+    hollow = write_folder(tmp_path / "hollow")
+    (hollow / "cow").mkdir()
+    (hollow / "cow" / "notes.txt").write_text("none yet")
+    with pytest.raises(DataError, match=r"hollow/cow: a class folder without a picture"):
+        load_data(hollow)
     broken = write_folder(tmp_path / "broken")
     (broken / "cat" / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"0\.png"):

@@ -133,6 +133,63 @@ def test_a_missing_package_is_one_line_with_the_pip_command(package):
     assert "pip install 'lrbench-hpo[torch]'" in last
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def broken(:", "SyntaxError: "),
+        ("undefined_name", "NameError: name 'undefined_name' is not defined"),
+        ("assert False", "AssertionError"),
+        ("raise KeyError('x\\ny')", "KeyError: "),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_fails_to_import_is_one_line(tmp_path, monkeypatch, source, words):
+    name = f"mine_{words[:6].lower()}"
+    (tmp_path / f"{name}.py").write_text(source + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnknownNameError) as caught:
+        build_model(f"{name}:net", 10, (1, 8, 8))
+    assert f"model '{name}:net' cannot be imported ({words}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Raising(nn.Module):
+    """A network that raises what it is told, in the mode that it is told."""
+
+    def __init__(self, error: Exception, training: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.error = error
+        self.when = training
+
+    def forward(self, images):
+        if self.training == self.when:
+            raise self.error
+        return self.layer(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("x"), "(KeyError: 'x')"),
+        (AttributeError("two\nlines"), "(AttributeError: two)"),
+        (AssertionError(), "(AssertionError)"),
+        (ZeroDivisionError("division"), "(ZeroDivisionError: division)"),
+    ],
+)
+def test_a_factory_or_network_may_raise_anything(error, words):
+    def factory():
+        raise error
+
+    for model in (factory, Raising(error, training=False)):
+        with pytest.raises(TrainingError) as caught:
+            build_model(model, 10, (1, 8, 8))
+        assert words in str(caught.value)
+        assert model_name(model) in str(caught.value)
+        assert "1x8x8" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_names_for_the_record():
     assert model_name("resnet32") == "resnet32"
     assert model_name(CNN3) == "lrbench_hpo.training.caffe:CNN3"
@@ -148,9 +205,10 @@ def test_names_for_the_record():
         ("lrbench_hpo.training.models:Nothing", (3, 32, 32), UnknownNameError, "Nothing"),
         ("lenet", (1, 8, 8), TrainingError, "at least 13 pixels"),
         ("torchvision:alexnet", (3, 16, 16), TrainingError, "3x16x16"),
-        (lambda: nn.Flatten(), (1, 8, 8), TrainingError, r"gives \(2, 64\)"),
+        (lambda: nn.Flatten(), (1, 8, 8), TrainingError, r"gives \(2, 64\).* shape \(2, 10\)"),
         (lambda: "a network", (1, 8, 8), TrainingError, "no nn.Module"),
         (42, (1, 8, 8), TrainingError, "expected a name"),
+        (dict, (1, 8, 8), TrainingError, "tells no signature"),
     ],
 )
 def test_models_that_cannot_be_built_are_one_line(model, shape, error, words):

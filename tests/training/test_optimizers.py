@@ -79,6 +79,21 @@ def test_bad_settings_are_one_line(changes, error, words):
         make_optimizer(nn.Linear(2, 2), dataclasses.replace(Recipe(), **changes))
 
 
-def test_a_model_without_parameters_is_one_line():
-    with pytest.raises(TrainingError, match="no parameters"):
-        make_optimizer(nn.Flatten(), Recipe())
+@pytest.mark.parametrize("model", [nn.Flatten(), nn.Linear(2, 2).requires_grad_(False)])
+def test_a_model_without_a_trainable_parameter_is_one_line(model):
+    with pytest.raises(TrainingError, match="none of them trainable") as caught:
+        make_optimizer(model, Recipe())
+    assert "\n" not in str(caught.value)
+
+
+def test_one_trainable_parameter_is_enough():
+    layer = nn.Linear(2, 2)
+    layer.weight.requires_grad_(False)
+    frozen = layer.weight.clone()
+    optimizer = make_optimizer(layer, Recipe())
+    layer(torch.ones(1, 2)).sum().backward()
+    set_learning_rate(optimizer, 0.1)
+    before = layer.bias.detach().clone()
+    optimizer.step()
+    assert torch.equal(layer.weight, frozen)
+    assert not torch.equal(layer.bias, before)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 
 import pytest
 import torch
@@ -38,6 +39,28 @@ class Fragile(nn.Module):
         return self.layer(images.flatten(1)) * (float("nan") if self.batches > 30 else 1)
 
 
+class Wrong(nn.Module):
+    """A network that is right in evaluation mode only."""
+
+    def __init__(self, outcome) -> None:
+        super().__init__()
+        self.layer = nn.Linear(256, 10)
+        self.outcome = outcome
+
+    def forward(self, images):
+        logits = self.layer(images.flatten(1))
+        return self.outcome(logits) if self.training else logits
+
+
+class Normed(nn.Sequential):
+    """A network with statistics and random numbers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(784, 10)
+        )
+
+
 def test_a_run_holds_all_that_was_measured(digits, digits_trainer):
     trained = digits_trainer.train(FIX, 60)
     run = trained.run
@@ -66,6 +89,7 @@ def test_a_run_holds_all_that_was_measured(digits, digits_trainer):
         10,
         50_698,
     )
+    assert dict(run.notes) == {"evaluation_samples": len(digits.validation)}
     assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
@@ -263,10 +287,55 @@ def test_settings_that_cannot_work_are_one_line_before_training(digits, options,
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("budget", [0, -5, 2.5, True])
-def test_a_budget_below_one_iteration_is_one_line(digits_trainer, budget):
-    with pytest.raises(TrainingError, match="max_iterations="):
+@pytest.mark.parametrize("budget", [0, -5, 2.5, True, 10**9 + 1, 10**12])
+def test_a_budget_out_of_range_is_one_line(digits_trainer, budget):
+    with pytest.raises(TrainingError, match=f"max_iterations={budget}: expected a whole number"):
         digits_trainer.train(FIX, budget)
+
+
+def test_the_largest_budget_needs_no_more_memory_than_another(digits_trainer):
+    tracemalloc.start()
+    loop = digits_trainer.start(LRPolicy("SIN", k0=0.001, k1=0.1, l=10), 10**9)
+    assert loop.advance(30)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (lambda logits: logits["x"], r"fails on 1x16x16 images \((TypeError|IndexError): "),
+        (lambda logits: (logits, logits), r"gives tuple .* expected logits of shape \(2, 10\)"),
+        (lambda logits: logits[:1], r"gives \(1, 10\) .* expected logits of shape \(2, 10\)"),
+    ],
+)
+def test_a_network_that_fails_in_training_mode_is_refused_before_training(digits, outcome, words):
+    with pytest.raises(TrainingError, match=words) as caught:
+        Trainer(digits, Wrong(outcome), Recipe(pixels="unit"), device="cpu")
+    assert "Wrong" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("network", [nn.Flatten(), nn.Linear(16, 10).requires_grad_(False)])
+def test_a_network_with_nothing_to_train_is_refused(digits, network):
+    model = nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(10))
+    model.extra = network
+    model.forward = lambda images: images.flatten(1)[:, :10]
+    with pytest.raises(TrainingError, match="none of them trainable"):
+        Trainer(digits, model, Recipe(pixels="unit"), device="cpu")
+
+
+def test_making_a_trainer_changes_neither_the_network_nor_torchs_random_state(digits):
+    model = Normed()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    trainer = Trainer(digits, model, Recipe(pixels="unit"), device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    started = trainer.start(FIX, 1).model.state_dict()
+    for key, value in before.items():
+        assert torch.equal(model.state_dict()[key], value)
+        assert torch.equal(started[key], value)
 
 
 def test_a_device_that_is_not_there_is_one_line():

@@ -1,0 +1,149 @@
+"""From an Optuna trial to an LR policy: the function first, then that function's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from lrbench_hpo import coordinates
+from lrbench_hpo.coordinates import KINDS, Scale
+from lrbench_hpo.errors import StudyError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.space import Range, SearchSpace
+from lrbench_hpo.space_files import load_space
+from lrbench_hpo.study_settings import StudySettings
+
+FUNCTION = "lr_function"
+
+
+def distributions(space: SearchSpace, function: str) -> dict[str, BaseDistribution]:
+    """Optuna distributions of the coordinates of one function, names scoped by the function.
+
+    Args:
+        space: a search space.
+        function: one of its functions.
+
+    >>> from lrbench_hpo.space_files import load_space
+    >>> distributions(load_space("default"), "FIX")
+    {'FIX.peak': FloatDistribution(high=10.0, log=True, low=0.03, step=None)}
+    """
+    found: dict[str, BaseDistribution] = {}
+    for name, entry in space.functions[function].items():
+        drops = space.functions[function]["drops"].high if name == "gap" else 0
+        names = [f"gap{number + 1}" for number in range(int(drops))] or [name]
+        for coordinate in names:
+            found[f"{function}.{coordinate}"] = _distribution(name, entry)
+    return found
+
+
+def _distribution(name: str, entry: Range) -> BaseDistribution:
+    if KINDS[name].integer:
+        return IntDistribution(int(entry.low), int(entry.high), log=entry.log)
+    return FloatDistribution(float(entry.low), float(entry.high), log=entry.log)
+
+
+def trial_params(function: str, point: Mapping[str, float]) -> dict[str, Any]:
+    """A point of the space as the parameters of a trial.
+
+    Args:
+        function: name of an LR function.
+        point: its coordinates.
+
+    >>> trial_params("FIX", {"peak": 1.0})
+    {'lr_function': 'FIX', 'FIX.peak': 1.0}
+    """
+    return {FUNCTION: function, **{f"{function}.{name}": value for name, value in point.items()}}
+
+
+def suggest_policy(
+    trial: optuna.Trial,
+    *,
+    search_space: str | Path | SearchSpace | None = None,
+    functions: str | Sequence[str] | None = None,
+    max_iterations: int | None = None,
+    reference_lr: float | None = None,
+) -> LRPolicy:
+    """The LR policy of a trial: its function first, then the parameters of that function.
+
+    Args:
+        trial: a trial of a study made by `create_study`; of any study if `max_iterations` and
+            `reference_lr` are given.
+        search_space: for other studies: a YAML file or space; the default space when None.
+        functions: for other studies: the LR functions to search.
+        max_iterations: for other studies: the budget, in iterations.
+        reference_lr: for other studies: the LR that peaks are relative to.
+
+    Returns:
+        The policy in absolute units; the trial's user attribute ``policy`` holds it as a dict,
+        ``source`` where it came from.
+
+    Raises:
+        StudyError: for a study without settings, or settings given to a study that has its own.
+
+    >>> study = optuna.create_study()
+    >>> suggest_policy(study.ask(), functions=["FIX"], max_iterations=100, reference_lr=0.1)(0) > 0
+    True
+    """
+    study = getattr(trial, "study", None)  # an optuna.trial.FixedTrial has none
+    own = study is not None and StudySettings.known_to(study)
+    if own and any(v is not None for v in (search_space, functions, max_iterations, reference_lr)):
+        raise StudyError(
+            "suggest_policy: a study made by create_study has its own space and budget: give them "
+            "there, not here"
+        )
+    if own:
+        settings = StudySettings.of(trial.study)
+        space, scale = settings.space, settings.scale
+    elif max_iterations is None or reference_lr is None:
+        raise StudyError(
+            "suggest_policy: this study knows no LR task: make it with lrbench_hpo.create_study, "
+            "or give both max_iterations and reference_lr"
+        )
+    else:
+        space = load_space(search_space or "default").restricted(functions).within(max_iterations)
+        scale = Scale(max_iterations, reference_lr)
+    function = _suggest(trial, FUNCTION, CategoricalDistribution(list(space.functions)))
+    point: dict[str, float] = {}
+    for name, distribution in distributions(space, function).items():
+        coordinate = name.partition(".")[2]
+        if coordinate.startswith("gap") and int(coordinate[3:]) > point["drops"]:
+            continue  # conditional: as many gaps as there are drops
+        point[coordinate] = _suggest(trial, name, distribution)
+    policy = coordinates.to_policy(function, point, scale)
+    trial.set_user_attr("policy", policy.to_dict())
+    if "source" not in trial.user_attrs:
+        trial.set_user_attr("source", _source(trial, study))
+    return policy
+
+
+def _source(trial: optuna.Trial, study: optuna.Study | None) -> str:
+    if (
+        study is None
+        or "fixed_params" in study.get_trials(deepcopy=False)[trial.number].system_attrs
+    ):
+        return "given by hand"
+    return f"sampler {type(study.sampler).__name__}"
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, distribution.choices)
+        case IntDistribution():
+            return trial.suggest_int(
+                name, distribution.low, distribution.high, log=distribution.log
+            )
+        case FloatDistribution():
+            return trial.suggest_float(
+                name, distribution.low, distribution.high, log=distribution.log
+            )
+    raise StudyError(f"{name}: {distribution} is no distribution of a search space")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lrbench_hpo import LRPolicy, compose
+from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS
+from lrbench_hpo.training.loop import TrainingLoop
+
+PARAMETERS = {"k0": 0.3, "k1": 0.01, "gamma": 0.997, "p": 1.3, "l": 37}
+POLICIES = {
+    name: LRPolicy(
+        name,
+        **{key: PARAMETERS[key] for key in FUNCTIONS[name].parameters if key != "l"},
+        l=[30, 60, 110]
+        if name == "NSTEP"
+        else PARAMETERS["l"]
+        if "l" in FUNCTIONS[name].parameters
+        else None,
+    )
+    for name in ALL_FUNCTIONS
+}
+POLICIES["COMPOSED"] = compose([(31, POLICIES["SINEXP"]), (None, POLICIES["POLY"])])
+
+
+class OneBatch:
+    """The same batch for ever."""
+
+    def next(self):
+        return torch.ones(4, 2), torch.tensor([0, 1, 0, 1])
+
+
+class Recorder(torch.optim.SGD):
+    """SGD that notes the LR of each update."""
+
+    def __init__(self, parameters):
+        super().__init__([{"params": parameters, "lr_scale": 1.0}], lr=0.0)
+        self.rates = []
+
+    def step(self):
+        self.rates.append(self.param_groups[0]["lr"])
+        super().step()
+
+
+def rates(policy: LRPolicy, points: list[int]) -> list[float]:
+    model = nn.Linear(2, 2)
+    optimizer = Recorder(model.parameters())
+    loop = TrainingLoop(model, optimizer, OneBatch(), policy)
+    for point in points:
+        assert loop.advance(point)
+    return optimizer.rates
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_lrs_are_the_policys_bit_for_bit_wherever_it_pauses(name):
+    policy = POLICIES[name]
+    assert rates(policy, [3, 60, 61, 130]) == policy(np.arange(130)).tolist()
