@@ -339,6 +339,8 @@ def _usual_point(ranges: Mapping[str, Range]) -> dict[str, float]:
 
 def _lr(value: Any) -> float:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return Scale(1, float(value)).reference_lr
     except (TypeError, ValueError):
         raise RecordError(

@@ -76,8 +76,12 @@ class SearchSpace:
             chosen = chosen or list(self.functions)
         elif isinstance(functions, str):
             chosen = list(self.functions) if functions.lower() == "all" else [functions]
-        else:
+        elif isinstance(functions, Sequence):
             chosen = list(dict.fromkeys(functions))
+        else:
+            raise SearchSpaceError(
+                f"functions={functions!r}: expected names of LR functions, or 'all'"
+            )
         if not chosen:
             raise SearchSpaceError("functions=[]: expected at least one LR function")
         chosen = [function_name(name) for name in chosen]

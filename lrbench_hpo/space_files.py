@@ -68,6 +68,8 @@ def load_space(source: str | Path | SearchSpace) -> SearchSpace:
     """
     if isinstance(source, SearchSpace):
         return source
+    if not isinstance(source, str | Path) or "\0" in str(source):
+        raise SearchSpaceError(f"search_space={source!r}: expected a YAML file or a SearchSpace")
     if str(source) in published_spaces():
         file = resources.files("lrbench_hpo.search_spaces").joinpath(f"{source}.yaml")
         return _parse(file.read_text(encoding="utf-8"), str(source))

@@ -35,8 +35,10 @@ def open_storage(
     >>> open_storage(None) is None
     True
     """
-    if not isinstance(storage, str):
+    if storage is None or isinstance(storage, optuna.storages.BaseStorage):
         return storage
+    if not isinstance(storage, str):
+        raise StudyError(f"storage={storage!r}: expected a URL or an Optuna storage")
     if storage.startswith(_JOURNAL):
         return _journal(storage.removeprefix(_JOURNAL))
     attempt = 0
@@ -47,7 +49,9 @@ def open_storage(
             raise _refusal(storage, error) from None
         except (sa.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
             attempt += 1
-            if attempt == _TRIES:
+            # Tables that another worker has just made, or a lock, pass; a file of text does not.
+            passing = isinstance(error, sa.exc.OperationalError | sa.exc.IntegrityError)
+            if attempt == _TRIES or not passing:
                 raise _refusal(storage, error) from None
         # Not all at the same moment again.
         time.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))

@@ -84,6 +84,8 @@ def create_study(
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError.among("objective", objective, OBJECTIVES)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise StudyError(f"seed={seed!r}: expected a whole number of at least 0")
     weights = ScoreWeights.of(score_weights)
     prior = prior_for(
         dataset,

@@ -89,7 +89,9 @@ class StudyProgress:
         if attributes["status"] == "complete" and (self._best is None or score > self._best):
             self._best = score
         top1 = attributes.get("top1")
-        result = attributes["status"] if top1 is None else f"Top-1 {100 * top1:.2f} %"
+        result = str(attributes["status"])
+        if result == "complete" and top1 is not None:
+            result = f"Top-1 {100 * top1:.2f} %"
         policy = LRPolicy.from_dict(attributes["policy"])
         origin = str(attributes["source"])
         if attributes.get("recalled"):

@@ -313,7 +313,7 @@ def test_files_that_are_no_npz_are_one_line(tmp_path):
     np.save(tmp_path / "array.npy", IMAGES)
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     for name in ("text.npz", "array.npz"):
-        with pytest.raises(DataError, match="it is no .npz archive") as caught:
+        with pytest.raises(DataError, match=r"it is no \.npz archive") as caught:
             load_data(tmp_path / name)
         assert "allow_pickle" not in str(caught.value)
     np.savez_compressed(tmp_path / "whole.npz", train_images=IMAGES, train_labels=LABELS)
