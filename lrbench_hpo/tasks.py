@@ -134,7 +134,7 @@ def dataset_info(dataset: str) -> DatasetInfo | None:
     >>> dataset_info("CIFAR-10").num_train
     50000
     """
-    return DATASETS.get(canonical_name(dataset))
+    return DATASETS.get(canonical_name(dataset, "dataset"))
 
 
 def recipe_for(dataset: str, model: str, **changes: Any) -> Recipe:
@@ -154,7 +154,7 @@ def recipe_for(dataset: str, model: str, **changes: Any) -> Recipe:
     >>> recipe_for("digits", "lenet", batch_size=50).batch_size
     50
     """
-    known = MODELS.get(canonical_name(model))
+    known = MODELS.get(canonical_name(model, "model"))
     recipe = known.recipe if known else Recipe()
     info = dataset_info(dataset)
     if info is None or not info.augment:

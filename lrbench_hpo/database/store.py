@@ -158,9 +158,9 @@ class Database:
         if dataset is not None or model is not None:
             query = query.join(tables.tasks)
         if dataset is not None:
-            query = query.where(tables.tasks.c.dataset_key == canonical_name(dataset))
+            query = query.where(tables.tasks.c.dataset_key == canonical_name(dataset, "dataset"))
         if model is not None:
-            query = query.where(tables.tasks.c.model_key == canonical_name(model))
+            query = query.where(tables.tasks.c.model_key == canonical_name(model, "model"))
         if function is not None:
             query = query.where(tables.runs.c.function == _known_function(function))
         if source is not None:
@@ -185,8 +185,8 @@ class Database:
         query = (
             _by_score()
             .join(tables.tasks)
-            .where(tables.tasks.c.dataset_key == canonical_name(dataset))
-            .where(tables.tasks.c.model_key == canonical_name(model))
+            .where(tables.tasks.c.dataset_key == canonical_name(dataset, "dataset"))
+            .where(tables.tasks.c.model_key == canonical_name(model, "model"))
             .limit(checks.whole("n", n))
         )
         with self._transaction() as connection:
