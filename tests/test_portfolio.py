@@ -54,3 +54,12 @@ def test_nothing_but_failures_gives_nothing():
 def test_seeds_of_one_policy_are_one_entry():
     known = [candidate(fix(0.1), 1.0 - seed / 100) for seed in range(5)]
     assert len(choose(known, BUDGET, 5)) == 1
+
+
+def test_the_same_curve_under_another_name_gives_way_to_something_else():
+    step = candidate(LRPolicy("STEP", k0=0.1, gamma=0.1, l=500), 0.9)
+    nstep = candidate(LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[500]), 0.9)
+    other = candidate(fix(0.001), 0.95)
+    chosen = [c.candidate for c in choose([step, nstep, other], BUDGET, 3)]
+    assert chosen[0] in (step, nstep)
+    assert chosen[1] is other

@@ -126,6 +126,13 @@ def test_own_results_keep_their_absolute_lrs_whatever_the_reference(database):
     assert len([known for known in prior.known if not known.published]) == 1
 
 
+def test_runs_of_a_nearer_budget_say_more(database):
+    near, far = LRPolicy("EXP", k0=0.05, gamma=0.99), LRPolicy("INV", k0=0.9, gamma=1e-4, p=1)
+    database.add(own(far, 0.9, budget=60_000), own(near, 0.9, budget=300))
+    [first, *_] = recommend("digits", "mlp", database=database, max_iterations=300)
+    assert first.policy == near
+
+
 def test_reference_lr_in_the_task_is_heeded(database):
     prior = prior_for("mnist", "lenet", database=database, task={"reference_lr": 0.3})
     assert (prior.scale.reference_lr, prior.reference_origin) == (0.3, "given")

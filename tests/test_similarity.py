@@ -45,6 +45,8 @@ def test_order_of_likeness():
         to("cifar10", "resnet32"),
     ]
     assert likeness == sorted(likeness, reverse=True)
+    assert to("mnist", "lenet", momentum=0.0) < to("mnist", "lenet", batch_size=200) < 1
+    assert to("mnist", "lenet", optimizer="nesterov") < 1
     assert to("mnist", "lenet", optimizer="adam") < to("cifar10", "cnn3") < to("kmnist", "lenet")
 
 
@@ -57,3 +59,9 @@ def test_lr_scales_with_batch_and_momentum():
     assert lr_ratio(task("adam", 512), task("adam", 128)) == pytest.approx(2)
     assert lr_ratio(task("sgd", 128, 0.0), task("sgd", 128, 0.9)) == pytest.approx(10)
     assert not same_lr_unit(task("adam", 128), task("sgd", 128))
+
+
+def test_more_classes_are_less_alike():
+    here = task_for("flowers", "lenet", details={"num_classes": 10})
+    few, many = (task_for("shells", "lenet", details={"num_classes": n}) for n in (10, 1_000))
+    assert similarity(here, many) < similarity(here, few)

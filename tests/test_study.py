@@ -112,6 +112,16 @@ def test_sampled_policies_stay_within_the_space(functions):
         study.tell(trial, 0.5)
 
 
+def test_nstep_has_as_many_gaps_as_drops():
+    study = create_study("digits", "mlp", database=MEMORY, functions=["NSTEP"], seed=0)
+    for _ in range(15):
+        trial = study.ask()
+        policy = suggest_policy(trial)
+        gaps = [name for name in trial.params if name.startswith("NSTEP.gap")]
+        assert len(gaps) == trial.params["NSTEP.drops"] == len(policy.l)
+        study.tell(trial, 0.5)
+
+
 def test_distributions_never_change_within_a_study(storage):
     """An RDB storage refuses a name whose distribution changes; so this must not raise."""
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
