@@ -100,32 +100,37 @@ def create_study(
         reference_lr=reference_lr,
     )
     settings = StudySettings.from_prior(prior, objective, weights)
-    storage = open_storage(storage)
-    try:
-        study = optuna.create_study(
-            storage=storage,
-            pruner=pruner or optuna.pruners.NopPruner(),
-            study_name=study_name,
-            directions=list(OBJECTIVES[objective]),
-        )
-    except optuna.exceptions.DuplicatedStudyError:
-        if not load_if_exists:
-            raise StudyError(
-                f"study_name={study_name!r} is taken in this storage: choose another name, or "
-                "load_if_exists=True to go on with it"
-            ) from None
-        study = optuna.load_study(
-            study_name=study_name,
-            storage=storage,  # type: ignore[arg-type] # without one, no name is ever taken
-            pruner=pruner or optuna.pruners.NopPruner(),
-        )
-        _join(study, settings, prior.portfolio)
-    else:
+    study, created = _open(storage, study_name, objective, load_if_exists)
+    study.pruner = pruner or optuna.pruners.NopPruner()
+    if created:
         # Only one worker can create the study, so only one enqueues.
         settings.keep_in(study)
         _enqueue(study, prior.portfolio)
+    else:
+        _join(study, settings, prior.portfolio)
     study.sampler = sampler or optuna.samplers.TPESampler(seed=_sampler_seed(seed, study, prior))
     return study
+
+
+def _open(
+    storage: str | optuna.storages.BaseStorage | None,
+    name: str | None,
+    objective: str,
+    load_if_exists: bool,
+) -> tuple[optuna.Study, bool]:
+    """A new study, or the one of that name; and whether it is new."""
+    opened = open_storage(storage)
+    directions = list(OBJECTIVES[objective])
+    try:
+        return optuna.create_study(storage=opened, study_name=name, directions=directions), True
+    except optuna.exceptions.DuplicatedStudyError:
+        if not load_if_exists:
+            raise StudyError(
+                f"study_name={name!r} is taken in this storage: choose another name, or "
+                "load_if_exists=True to go on with it"
+            ) from None
+    # Without a storage, no name is ever taken.
+    return optuna.load_study(study_name=name, storage=opened), False  # type: ignore[arg-type]
 
 
 def _sampler_seed(seed: int | None, study: optuna.Study, prior: Prior) -> int | None:

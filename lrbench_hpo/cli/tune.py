@@ -60,43 +60,15 @@ def tune(
         raise click.UsageError("--study-name names a study in a storage: give --storage too")
     if json_file:
         _check_writable(Path(json_file))
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.cli.progress import StudyProgress
-    from lrbench_hpo.objective import Objective
-    from lrbench_hpo.study import create_study
 
-    # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    training = {name: settings.pop(name) for name in _OF_TRAINING}
-    objective = Objective(dataset, model, database=database, seed=seed, **training)
-    study = create_study(
-        objective.dataset_name,
-        model,
-        database=objective.database,
-        storage=storage,
-        study_name=study_name or (f"{objective.dataset_name}-{model}" if storage else None),
-        load_if_exists=True,
-        task=objective.task_details,
-        seed=seed,
-        **settings,
-    )
-    objective.prepare(study)
+    training = {name: settings.pop(name) for name in _OF_TRAINING} | {"seed": seed}
+    objective, study = _prepare(dataset, model, database, storage, study_name, training, settings)
     console = tables.console()
     budget = _print_start(console, study)
-    interrupted = False
+    unstored: tuple[Run, ...] = ()
     try:
-        with StudyProgress(console, trials, budget) as progress:
-            objective.on_progress = progress.moved
-            # Trials that recall a stored result come on top, but not without end.
-            study.optimize(objective, 3 * trials + 10, callbacks=[progress.finished])
-    except KeyboardInterrupt:
-        interrupted = True
-    except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise StudyError(f"--storage {storage}: {reason}") from None
+        interrupted = _optimize(console, study, objective, trials, budget, storage)
     finally:
         unstored = objective.close()
         _finish(console, study, unstored, json_file)
@@ -105,6 +77,66 @@ def tune(
         sys.exit(130)
     _test(console, study, objective, json_file)
     sys.exit(1 if unstored else 0)
+
+
+def _prepare(
+    dataset: str,
+    model: str,
+    database: str | None,
+    storage: str | None,
+    study_name: str | None,
+    training: dict[str, Any],
+    settings: dict[str, Any],
+) -> tuple[Objective, optuna.Study]:
+    """Load the data, open the study, build the network: all that can fail before a trial."""
+    import optuna
+
+    from lrbench_hpo.objective import Objective
+    from lrbench_hpo.study import create_study
+
+    # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    objective = Objective(dataset, model, database=database, **training)
+    study = create_study(
+        objective.dataset_name,
+        model,
+        database=objective.database,
+        storage=storage,
+        study_name=study_name or (f"{objective.dataset_name}-{model}" if storage else None),
+        load_if_exists=True,
+        task=objective.task_details,
+        seed=training["seed"],
+        **settings,
+    )
+    objective.prepare(study)
+    return objective, study
+
+
+def _optimize(
+    console: Console,
+    study: optuna.Study,
+    objective: Objective,
+    trials: int,
+    budget: int,
+    storage: str | None,
+) -> bool:
+    """Run the trials; whether Ctrl-C broke them off."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from lrbench_hpo.cli.progress import StudyProgress
+
+    try:
+        with StudyProgress(console, trials, budget) as progress:
+            objective.on_progress = progress.moved
+            # Trials that recall a stored result come on top, but not without end.
+            study.optimize(objective, 3 * trials + 10, callbacks=[progress.finished])
+    except KeyboardInterrupt:
+        return True
+    except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StudyError(f"--storage {storage}: {reason}") from None
+    return False
 
 
 def _check_writable(path: Path) -> None:
