@@ -30,7 +30,7 @@ MIN_SIMILARITY = 0.25
 _KEEP = 0.4  # tasks less similar than this share of the most similar one add only noise
 _TASKS, _ROWS_PER_TASK = 8, 80  # what an answer within a second can look at
 _ENOUGH_CONSTANTS = 3  # different constant LRs, before the best of them is called the best
-_CHANCE = 1.5  # a Top-1 below so many times that of guessing is none
+_LEARNT = 0.1  # share of the way from guessing to perfection that shows that anything was learnt
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
 _BUDGET_LOSS = 0.15  # share of a run's weight lost each doubling between its budget and the new one
 _QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is worth 1/e
@@ -116,8 +116,9 @@ def _says(run: Run) -> bool:
 
 def _learnt(run: Run) -> bool:
     """Whether a run ended clearly above chance."""
-    top1, classes = run.metrics.get("top1"), run.task.num_classes
-    return run.status == "complete" and top1 is not None and top1 > _CHANCE / (classes or 2)
+    top1, chance = run.metrics.get("top1"), 1 / (run.task.num_classes or 2)
+    least = chance + _LEARNT * (1 - chance)
+    return run.status == "complete" and top1 is not None and top1 > least
 
 
 def reference_lr(task: Task, known: Sequence[KnownTask], space: SearchSpace) -> tuple[float, str]:
@@ -162,12 +163,12 @@ def candidates(
         for run in other.runs:
             peers.setdefault((run.source, run.max_iterations), []).append(score_run(run))
         for run in other.runs:
+            if run.policy.function not in space.functions:
+                continue
             eta = _source_reference(run, other, task, scale)
             try:
                 source = Scale(run.max_iterations, eta)
                 point = coordinates.to_coordinates(run.policy, source)
-                if run.policy.function not in space.functions:
-                    continue
                 point, moved = space.clip(run.policy.function, point)
                 policy = coordinates.to_policy(run.policy.function, point, scale)
             except PolicyError:
