@@ -180,6 +180,11 @@ def _peak(policy: LRPolicy, scale: Scale) -> float:
     return _bounds(policy)[1] / scale.reference_lr
 
 
+def _high(point: Coordinates, scale: Scale) -> float:
+    """The highest LR at a point: the inverse of `_peak`."""
+    return _tidy(point["peak"] * scale.reference_lr)
+
+
 def _gamma(policy: LRPolicy) -> float:
     return 1.0 if policy.gamma is None else policy.gamma
 
@@ -193,7 +198,7 @@ def _read_fix(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 
 
 def _write_fix(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
-    return LRPolicy(function, k0=_tidy(point["peak"] * scale.reference_lr))
+    return LRPolicy(function, k0=_high(point, scale))
 
 
 def _read_step(policy: LRPolicy, scale: Scale) -> dict[str, float]:
@@ -205,7 +210,7 @@ def _write_step(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
     length = max(1, round(scale.max_iterations / point["steps"]))
     # What is left at the end stays, also where rounding changes the number of steps.
     gamma = point["end"] ** (length / scale.max_iterations)
-    k0 = _tidy(point["peak"] * scale.reference_lr)
+    k0 = _high(point, scale)
     return LRPolicy(function, k0=k0, gamma=_tidy(gamma), l=length)
 
 
@@ -237,7 +242,7 @@ def _write_nstep(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
         # Distinct even where the budget is too short for the drops.
         positions.append(max(round(previous), positions[-1] + 1 if positions else 1))
     gamma = _tidy(point["end"] ** (1 / drops))
-    k0 = _tidy(point["peak"] * scale.reference_lr)
+    k0 = _high(point, scale)
     return LRPolicy(function, k0=k0, gamma=gamma, l=positions)
 
 
@@ -247,7 +252,7 @@ def _read_exp(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 
 def _write_exp(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
     gamma = _tidy(point["end"] ** (1 / scale.max_iterations))
-    return LRPolicy(function, k0=_tidy(point["peak"] * scale.reference_lr), gamma=gamma)
+    return LRPolicy(function, k0=_high(point, scale), gamma=gamma)
 
 
 def _read_inv(policy: LRPolicy, scale: Scale) -> dict[str, float]:
@@ -259,7 +264,7 @@ def _read_inv(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 def _write_inv(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
     power = point["power"]
     gamma = (point["end"] ** (-1 / power) - 1) / scale.max_iterations
-    k0 = _tidy(point["peak"] * scale.reference_lr)
+    k0 = _high(point, scale)
     # A steeper fall than INV's own gamma <= 1 allows is its steepest one.
     return LRPolicy(function, k0=k0, gamma=min(1.0, max(1e-12, _tidy(gamma))), p=_tidy(power))
 
@@ -274,7 +279,7 @@ def _read_poly(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 
 
 def _write_poly(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
-    k0 = _tidy(point["peak"] * scale.reference_lr)
+    k0 = _high(point, scale)
     return LRPolicy(function, k0=k0, p=_tidy(point["power"]), l=scale.max_iterations)
 
 
@@ -289,7 +294,7 @@ def _read_sig(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 def _write_sig(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
     gamma = min(1.0, _tidy(point["steepness"] / scale.max_iterations))
     length = _length(point["midpoint"] * scale.max_iterations, 1)
-    return LRPolicy(function, k0=_tidy(point["peak"] * scale.reference_lr), gamma=gamma, l=length)
+    return LRPolicy(function, k0=_high(point, scale), gamma=gamma, l=length)
 
 
 def _read_wave(policy: LRPolicy, scale: Scale) -> dict[str, float]:
@@ -302,26 +307,22 @@ def _read_wave(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 
 
 def _write_wave(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
-    high = point["peak"] * scale.reference_lr
-    length = _length(scale.max_iterations, point["half_cycles"])
-    return LRPolicy(function, k0=_tidy(point["floor"] * high), k1=_tidy(high), l=length)
+    decays = "gamma" in FUNCTIONS[function].parameters
+    return LRPolicy(
+        function,
+        k0=_tidy(point["floor"] * (point["peak"] * scale.reference_lr)),
+        k1=_high(point, scale),
+        gamma=_tidy(point["end"] ** (1 / scale.max_iterations)) if decays else None,
+        l=_length(scale.max_iterations, point["half_cycles"]),
+    )
 
 
 def _read_wave_exp(policy: LRPolicy, scale: Scale) -> dict[str, float]:
     return {**_read_wave(policy, scale), "end": _gamma(policy) ** scale.max_iterations}
 
 
-def _write_wave_exp(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
-    high = point["peak"] * scale.reference_lr
-    length = _length(scale.max_iterations, point["half_cycles"])
-    gamma = _tidy(point["end"] ** (1 / scale.max_iterations))
-    return LRPolicy(
-        function, k0=_tidy(point["floor"] * high), k1=_tidy(high), gamma=gamma, l=length
-    )
-
-
 _WAVE = _Codec(("peak", "floor", "half_cycles"), _read_wave, _write_wave)
-_WAVE_EXP = _Codec(("peak", "floor", "half_cycles", "end"), _read_wave_exp, _write_wave_exp)
+_WAVE_EXP = _Codec(("peak", "floor", "half_cycles", "end"), _read_wave_exp, _write_wave)
 _DECAY: Mapping[str, _Codec] = {
     "FIX": _Codec(("peak",), _read_fix, _write_fix),
     "STEP": _Codec(("peak", "steps", "end"), _read_step, _write_step),

@@ -138,16 +138,15 @@ class Objective:
         Raises:
             StudyError: when no trial has finished without diverging.
         """
-        ranked = ranked_trials(study)
-        if not ranked or ranked[0].user_attrs["status"] != "complete":
+        winner = _winner(study)
+        if winner is None:
             raise StudyError(
                 "no trial has finished without diverging: give a lower reference_lr, or a "
                 "search_space of your own"
             )
-        winner = ranked[0]
-        known = study.user_attrs.get("test")
-        if known is not None and known["trial"] == winner.number:
-            return dict(known)
+        known = _tested(study, winner)
+        if known is not None:
+            return known
         settings = StudySettings.of(study)
         trainer = self._trainer_for(settings)
         state = self._weights_of(winner)
@@ -160,14 +159,10 @@ class Objective:
 
     def must_train_again(self, study: optuna.Study) -> bool:
         """Whether `test` has to train the winner again, for its weights are not at hand."""
-        ranked = ranked_trials(study)
-        tested = study.user_attrs.get("test") or {"trial": None}
-        return bool(
-            ranked
-            and ranked[0].user_attrs["status"] == "complete"
-            and tested["trial"] != ranked[0].number
-            and self._weights_of(ranked[0]) is None
-        )
+        winner = _winner(study)
+        if winner is None or _tested(study, winner) is not None:
+            return False
+        return self._weights_of(winner) is None
 
     def _weights_of(self, trial: optuna.trial.FrozenTrial) -> Mapping[str, Any] | None:
         best = self._best
@@ -263,14 +258,14 @@ class Objective:
         from lrbench_hpo.training import SOURCES
         from lrbench_hpo.training.cost import environment
 
-        task, here = trainer.task, environment(trainer.device, amp=self._amp)
         named = isinstance(self.dataset, str) and isinstance(self.model, str)
         if not named or canonical_name(self.model) not in MODELS:
             return None
         if canonical_name(self.dataset) not in DATASETS.keys() & SOURCES.keys():
             return None
+        task, here = trainer.task, environment(trainer.device, amp=self._amp)
         try:
-            stored = self.database.find(task.dataset, task.model, policy.function)
+            stored = self.database.find(task.dataset, task.model, policy=policy)
         except DatabaseError:
             return None  # away for now: the run is trained, and waits until it can be stored
         for run in stored:
@@ -329,6 +324,18 @@ def ranked_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
         ended,
         key=lambda t: (t.user_attrs["status"] != "complete", -t.user_attrs["score"], t.number),
     )
+
+
+def _winner(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
+    """The trial with the best score, if any has finished without diverging."""
+    best = next(iter(ranked_trials(study)), None)
+    return best if best is not None and best.user_attrs["status"] == "complete" else None
+
+
+def _tested(study: optuna.Study, winner: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
+    """What was measured on the test split, if it was of this winner."""
+    known = study.user_attrs.get("test")
+    return dict(known) if known is not None and known["trial"] == winner.number else None
 
 
 def _pareto_values(run: Run) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrbench_hpo import coordinates, evidence, portfolio
+from lrbench_hpo import checks, coordinates, evidence, portfolio
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.database import Database, opened
 from lrbench_hpo.database.paper import SOURCE as PAPER
@@ -254,8 +254,7 @@ def prior_for(
     Raises:
         LRBenchError: for bad input or a database that cannot be read.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise RecordError(f"n={n!r}: expected a whole number of at least 1")
+    n = checks.whole("n", n)
     details = dict(task or {})
     recipe = recipe_for(
         dataset,

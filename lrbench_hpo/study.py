@@ -185,11 +185,11 @@ def _claimed(study: optuna.Study) -> bool:
 
 def _ask_again(study: optuna.Study) -> None:
     """Enqueue anew what was asked for and then broken off, as by Ctrl-C."""
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    for trial in failed:
-        if "fixed_params" in trial.system_attrs:
-            others = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.FAIL]
-            asked = trial.system_attrs["fixed_params"]
-            if all(t.system_attrs.get("fixed_params") != asked for t in others):
-                told = {k: v for k, v in trial.user_attrs.items() if k in {"source", "why"}}
-                study.enqueue_trial(asked, user_attrs=told)
+    trials = study.get_trials(deepcopy=False)
+    asked = [t.system_attrs.get("fixed_params") for t in trials if t.state != TrialState.FAIL]
+    for trial in trials:
+        wanted = trial.system_attrs.get("fixed_params")
+        if trial.state == TrialState.FAIL and wanted is not None and wanted not in asked:
+            told = {k: v for k, v in trial.user_attrs.items() if k in {"source", "why"}}
+            study.enqueue_trial(wanted, user_attrs=told)
+            asked.append(wanted)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo import checks
+from lrbench_hpo.errors import UnknownNameError
 from lrbench_hpo.records import Task, canonical_name
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw")
@@ -167,9 +168,8 @@ def recipe_for(dataset: str, model: str, **changes: Any) -> Recipe:
         raise UnknownNameError.among("optimizer", optimizer, OPTIMIZERS)
     given["optimizer"] = str(optimizer).lower()
     for name in ("batch_size", "max_iterations"):
-        value = given.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise RecordError(f"{name}={value!r}: expected a whole number of at least 1")
+        if name in given:
+            given[name] = checks.whole(name, given[name])
     recipe = dataclasses.replace(recipe, **given)
     if "max_iterations" in given:
         return recipe

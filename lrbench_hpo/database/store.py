@@ -20,7 +20,7 @@ from lrbench_hpo.database.failures import one_line, shown
 from lrbench_hpo.database.location import database_url, sqlite_file
 from lrbench_hpo.database.migrations import MIGRATIONS, Migration, migrate, schema_version
 from lrbench_hpo.errors import DatabaseError, UnknownNameError
-from lrbench_hpo.policies import FUNCTIONS
+from lrbench_hpo.policies import FUNCTIONS, LRPolicy
 from lrbench_hpo.ranking import ScoreWeights
 from lrbench_hpo.records import Run, Task, canonical_name, utc_timestamp
 
@@ -136,6 +136,7 @@ class Database:
         since: datetime | str | None = None,
         limit: int | None = None,
         *,
+        policy: LRPolicy | None = None,
         curves: bool = False,
     ) -> list[Run]:
         """The runs that fit all that is given, newest first.
@@ -147,6 +148,7 @@ class Database:
             source: who measured it, exactly.
             since: the earliest time, with a time zone.
             limit: how many at most.
+            policy: the LR policy, by its fingerprint.
             curves: whether to read learning curves too.
 
         Raises:
@@ -163,6 +165,8 @@ class Database:
             query = query.where(tables.tasks.c.model_key == canonical_name(model, "model"))
         if function is not None:
             query = query.where(tables.runs.c.function == _known_function(function))
+        if policy is not None:
+            query = query.where(tables.runs.c.fingerprint == policy.fingerprint)
         if source is not None:
             query = query.where(tables.runs.c.source == source)
         if since is not None:

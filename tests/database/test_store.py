@@ -92,6 +92,13 @@ def test_find_by_everything(make_run) -> None:
         assert len(db.find()) == 67
 
 
+def test_find_by_policy_takes_the_curve_however_it_is_written(make_run) -> None:
+    one, other = LRPolicy("TRI", k0=0.1, k1=1e-3, l=50.0), LRPolicy("TRI", k0=0.1, k1=1e-3, l=51)
+    with connect("sqlite://") as db:
+        db.add(make_run(1), make_run(2, policy=other))
+        assert [run.seed for run in db.find("digits", policy=one)] == [1]
+
+
 def test_find_refuses_what_cannot_be_meant() -> None:
     with connect("sqlite://") as db:
         with pytest.raises(UnknownNameError, match="did you mean SINEXP"):
