@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from lrbench_hpo import outcomes
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
@@ -23,10 +24,6 @@ from lrbench_hpo.tasks import DATASETS, MODELS, Recipe, recipe_for
 
 if TYPE_CHECKING:
     from lrbench_hpo.training import Trainer
-
-# What a diverged trial counts in a Pareto study: no accuracy, the whole budget, and a gap that no
-# trained network has. Its constraint keeps it out of the front and tells the sampler.
-_DIVERGED_LOSS_DIFFERENCE = 10.0
 
 
 class Objective:
@@ -98,13 +95,13 @@ class Objective:
         with self._turn:
             run, state = self._run(trial, settings, policy)
         score = score_run(run, settings.weights)
-        self._record(trial, run, score)
+        outcomes.note(trial, run, score)
         if run.status == "pruned":
             raise optuna.TrialPruned(f"stopped after {run.curve[-1].iteration} iterations")
         complete = run.status == "complete"
         if complete and (self._best is None or score > self._best[0]):
             self._best = (score, run.uid, state)
-        return score if settings.objective == "score" else _pareto_values(run)
+        return outcomes.values(run, score, settings.objective)
 
     @property
     def dataset_name(self) -> str:
@@ -138,13 +135,13 @@ class Objective:
         Raises:
             StudyError: when no trial has finished without diverging.
         """
-        winner = _winner(study)
+        winner = outcomes.winner(study)
         if winner is None:
             raise StudyError(
                 "no trial has finished without diverging: give a lower reference_lr, or a "
                 "search_space of your own"
             )
-        known = _tested(study, winner)
+        known = outcomes.tested(study, winner)
         if known is not None:
             return known
         settings = StudySettings.of(study)
@@ -159,8 +156,8 @@ class Objective:
 
     def must_train_again(self, study: optuna.Study) -> bool:
         """Whether `test` has to train the winner again, for its weights are not at hand."""
-        winner = _winner(study)
-        if winner is None or _tested(study, winner) is not None:
+        winner = outcomes.winner(study)
+        if winner is None or outcomes.tested(study, winner) is not None:
             return False
         return self._weights_of(winner) is None
 
@@ -240,16 +237,6 @@ class Objective:
         self._store(trained.run)
         return trained.run, trained.state
 
-    def _record(self, trial: optuna.Trial, run: Run, score: float) -> None:
-        for name, value in run.metrics.items():
-            trial.set_user_attr(name, value)
-        trial.set_user_attr("status", run.status)
-        trial.set_user_attr("cost", dict(run.cost))
-        trial.set_user_attr("run", run.uid)
-        trial.set_user_attr("evaluation_samples", run.notes.get("evaluation_samples"))
-        trial.set_user_attr("score", score)
-        trial.set_constraint("diverged", 1.0 if run.status == "diverged" else 0.0)
-
     def _stored_run(self, trainer: Trainer, policy: LRPolicy, budget: int) -> Run | None:
         """A complete run of exactly this training, which would only give the same numbers again.
 
@@ -311,39 +298,3 @@ class _Watch:
             return False
         self.trial.report(score_run(run_so_far, self.settings.weights), point.iteration)
         return self.trial.should_prune()
-
-
-def ranked_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that ended with a result, best score first, cut and diverged ones last.
-
-    >>> ranked_trials(optuna.create_study())
-    []
-    """
-    ended = [t for t in study.get_trials(deepcopy=False) if "score" in t.user_attrs]
-    return sorted(
-        ended,
-        key=lambda t: (t.user_attrs["status"] != "complete", -t.user_attrs["score"], t.number),
-    )
-
-
-def _winner(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
-    """The trial with the best score, if any has finished without diverging."""
-    best = next(iter(ranked_trials(study)), None)
-    return best if best is not None and best.user_attrs["status"] == "complete" else None
-
-
-def _tested(study: optuna.Study, winner: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
-    """What was measured on the test split, if it was of this winner."""
-    known = study.user_attrs.get("test")
-    return dict(known) if known is not None and known["trial"] == winner.number else None
-
-
-def _pareto_values(run: Run) -> tuple[float, float, float]:
-    if run.status == "diverged":
-        return 0.0, float(run.max_iterations), _DIVERGED_LOSS_DIFFERENCE
-    # Floats: with whole numbers TPE raises at its next suggestion.
-    return (
-        float(run.metrics["top1"] or 0.0),
-        float(run.metrics["iterations_to_best"] or run.max_iterations),
-        abs(float(run.metrics["loss_difference"] or 0.0)),
-    )

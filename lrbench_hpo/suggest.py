@@ -111,17 +111,35 @@ def suggest_policy(
     else:
         space = load_space(search_space or "default").restricted(functions).within(max_iterations)
         scale = Scale(max_iterations, reference_lr)
-    function = _suggest(trial, FUNCTION, CategoricalDistribution(list(space.functions)))
+    return suggest_in(trial, space, scale)
+
+
+def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolicy:
+    """`suggest_policy`, in a space and scale at hand.
+
+    A trial enqueued with the user attribute ``given`` (a policy as a dict) gets exactly that one.
+
+    Args:
+        trial: a trial of any study.
+        space: the search space.
+        scale: budget and reference LR.
+    """
+    function = suggest_value(trial, FUNCTION, CategoricalDistribution(list(space.functions)))
     point: dict[str, float] = {}
     for name, distribution in distributions(space, function).items():
         coordinate = name.partition(".")[2]
         if coordinate.startswith("gap") and int(coordinate[3:]) > point["drops"]:
             continue  # conditional: as many gaps as there are drops
-        point[coordinate] = _suggest(trial, name, distribution)
-    policy = coordinates.to_policy(function, point, scale)
+        point[coordinate] = suggest_value(trial, name, distribution)
+    attributes = trial.user_attrs
+    if "given" in attributes:
+        # The way through coordinates rounds; who gives a policy wants that one.
+        policy = LRPolicy.from_dict(attributes["given"])
+    else:
+        policy = coordinates.to_policy(function, point, scale)
     trial.set_user_attr("policy", policy.to_dict())
-    if "source" not in trial.user_attrs:
-        trial.set_user_attr("source", _source(trial, study))
+    if "source" not in attributes:
+        trial.set_user_attr("source", _source(trial, getattr(trial, "study", None)))
     return policy
 
 
@@ -134,7 +152,12 @@ def _source(trial: optuna.Trial, study: optuna.Study | None) -> str:
     return f"sampler {type(study.sampler).__name__}"
 
 
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+def suggest_value(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    """The value of one parameter of a trial, whatever its kind.
+
+    Raises:
+        StudyError: for a distribution that is none of Optuna's three.
+    """
     match distribution:
         case CategoricalDistribution():
             return trial.suggest_categorical(name, distribution.choices)

@@ -16,7 +16,7 @@ import torch
 import lrbench_hpo
 from lrbench_hpo import LRPolicy, Objective, connect, create_study
 from lrbench_hpo.errors import DatabaseError, LRBenchError, StudyError
-from lrbench_hpo.objective import ranked_trials
+from lrbench_hpo.outcomes import ranked_trials
 from lrbench_hpo.suggest import trial_params
 
 BUDGET = 40

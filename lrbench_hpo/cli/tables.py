@@ -62,7 +62,7 @@ def recommendations(title: str, found: Sequence[Recommendation]) -> Table:
 
 def trials(study: optuna.Study) -> Table:
     """The trials of a study, best first, each with where it came from."""
-    from lrbench_hpo.objective import ranked_trials
+    from lrbench_hpo.outcomes import ranked_trials
     from lrbench_hpo.policies import LRPolicy
 
     found_trials = ranked_trials(study)

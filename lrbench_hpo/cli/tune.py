@@ -239,7 +239,7 @@ def _print_how_to_go_on(console: Console, study: optuna.Study, storage: str | No
 
 def results(study: optuna.Study) -> dict[str, Any]:
     """All of a study as JSON types: its task, its trials best first, and the test of the winner."""
-    from lrbench_hpo.objective import ranked_trials
+    from lrbench_hpo.outcomes import ranked_trials
     from lrbench_hpo.study_settings import StudySettings
 
     settings = StudySettings.of(study).to_dict()

@@ -1,0 +1,128 @@
+"""What a trial reports to a scheduler, and what its last report says of how it ended.
+
+Pure: a report is a flat dict of JSON types, so any host framework can carry it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+from lrbench_hpo.ranking import ScoreWeights, score_run
+from lrbench_hpo.records import STATUSES, Run
+
+RUN = "lrbench_run"
+RUNNING = "running"
+_METRICS = (
+    *("top1", "top5", "ac", "cd", "cdac", "classes_left_out", "final_top1"),
+    *("train_loss", "eval_loss", "loss_difference", "iterations_to_best"),
+)
+
+
+def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]:
+    """A run so far as the report of a trial: the same keys every time, whatever the policy.
+
+    Args:
+        run: the run so far, with at least one point in its curve.
+        weights: of the score.
+        finished: whether the run has ended by itself.
+
+    Returns:
+        ``score``, every metric, ``iteration`` and ``lr`` of the last evaluation,
+        ``max_iterations``, ``progress`` in [0, 1], ``status`` (``running`` until it ended), the
+        cost so far, and the whole run as JSON text under ``lrbench_run``.
+    """
+    last = run.curve[-1]
+    return {
+        "score": score_run(run, weights),
+        "iteration": last.iteration,
+        "max_iterations": run.max_iterations,
+        "progress": last.iteration / run.max_iterations,
+        "lr": last.lr,
+        "status": run.status if finished else RUNNING,
+        **{name: run.metrics.get(name) for name in _METRICS},
+        **run.cost,
+        RUN: json.dumps(run.to_dict()),
+    }
+
+
+def run_in(result: Mapping[str, Any]) -> Run | None:
+    """The run in a report made by `report`, or None in anybody else's.
+
+    Raises:
+        RecordError: for a run whose fields break a rule.
+    """
+    text = result.get(RUN)
+    return None if text is None else Run.from_dict(json.loads(text))
+
+
+def outcome(
+    result: Mapping[str, Any] | None,
+    *,
+    error: bool = False,
+    metric: str | None = None,
+    budget: int | None = None,
+    cut: bool = False,
+    stop: Mapping[str, float] | None = None,
+) -> str:
+    """How a trial ended: ``complete``, ``pruned``, ``diverged`` or ``failed``.
+
+    A trial that a scheduler cut ends just like one that used up its budget; only what it has
+    reached tells them apart.
+
+    Args:
+        result: its last report; None when there is none.
+        error: whether it ended with an error.
+        metric: name of the number that trials are compared by.
+        budget: the iterations of a whole trial, if they are known.
+        cut: whether the last report is also what ended the trial, as when a scheduler stops it;
+            False when the trial returned by itself after that report.
+        stop: the experiment's stopping criteria, by the name of a reported number.
+
+    >>> outcome({"score": 0.9, "iteration": 100, "done": True}, budget=400)
+    'pruned'
+    >>> outcome({"score": 0.9, "iteration": 400, "done": True}, budget=400)
+    'complete'
+    >>> outcome({"score": float("nan"), "done": True}, metric="score")
+    'diverged'
+    """
+    if error:
+        return "failed"
+    if not result:
+        return "pruned"
+    status = result.get("status")
+    if status in STATUSES:
+        return str(status)
+    if status == RUNNING:
+        return "pruned"
+    value = result.get(metric) if metric is not None else 0.0
+    if value is None:
+        return "failed"
+    if not isinstance(value, numbers.Real):
+        return "failed"
+    if not math.isfinite(value):
+        return "diverged"
+    return "complete" if _reached_its_end(result, budget, cut, stop or {}) else "pruned"
+
+
+def _reached_its_end(
+    result: Mapping[str, Any], budget: int | None, cut: bool, stop: Mapping[str, float]
+) -> bool:
+    iteration = result.get("iteration")
+    if budget is not None and isinstance(iteration, numbers.Real):
+        return bool(iteration >= budget)
+    if "training_iteration" not in result:
+        return True  # a mean over finished trials, as of several seeds
+    if not result.get("done"):
+        return False  # ended from outside: time was up
+    if not cut:
+        return True
+    reached = {**stop, **({} if budget is None else {"training_iteration": budget})}
+    return any(
+        isinstance(result.get(name), numbers.Real) and result[name] >= value
+        for name, value in reached.items()
+        if isinstance(value, numbers.Real)
+    )
