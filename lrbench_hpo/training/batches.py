@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
@@ -149,6 +151,23 @@ class Batches:
         self._generator = torch.Generator().manual_seed(seed)
         self._batches_per_epoch = size // batch_size
         self._position = self._batches_per_epoch
+        self._epoch_start = self._generator.get_state()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is: the generator before this epoch's draws, and the batches since."""
+        begun = self._position < self._batches_per_epoch
+        return {
+            "generator": self._epoch_start.clone() if begun else self._generator.get_state(),
+            "position": self._position if begun else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there: the batches to come are the same."""
+        self._generator.set_state(state["generator"].cpu())
+        self._position = self._batches_per_epoch
+        if state["position"] is not None:
+            self._start_epoch()
+            self._position = state["position"]
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch: images (n, C, H, W), float32, and labels (n,)."""
@@ -165,6 +184,7 @@ class Batches:
     def _start_epoch(self) -> None:
         device = self._samples.labels.device
         used = self._batches_per_epoch * self._batch_size
+        self._epoch_start = self._generator.get_state()
         order = torch.randperm(len(self._samples.labels), generator=self._generator)[:used]
         self._order = order.view(-1, self._batch_size).to(device)
         self._position = 0

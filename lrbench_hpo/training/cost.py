@@ -6,7 +6,7 @@ import contextlib
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ _MIB = 2**20
 
 
 class CostMeter:
-    """Measures time, CPU, memory and GPU use from its making on.
+    """Adds up the time, CPU, memory and GPU use of one run, however often it is interrupted.
 
     >>> meter = CostMeter(torch.device("cpu"))
+    >>> with meter.running():
+    ...     pass
     >>> meter.cost(samples=0)["gpu_mib"] is None
     True
     """
@@ -28,13 +30,22 @@ class CostMeter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._process = psutil.Process()
-        self._eval_seconds = 0.0
-        self._rss = 0
+        self._seconds = self._eval_seconds = self._cpu_seconds = 0.0
+        self._rss = self._gpu_bytes = 0
         self._gpu_percents: list[float] = []
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self._cpu_started = self._cpu_seconds()
-        self._started = time.perf_counter()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Count what is inside; nothing else costs the run anything."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        cpu_started, started = self._cpu_clock(), time.perf_counter()
+        try:
+            yield
+            self._sample()
+        finally:
+            self._seconds += time.perf_counter() - started
+            self._cpu_seconds += self._cpu_clock() - cpu_started
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -46,20 +57,29 @@ class CostMeter:
 
     def cost(self, samples: int) -> dict[str, float | None]:
         """The cost so far, of training on this many samples."""
-        self._sample()
-        seconds = time.perf_counter() - self._started
-        training_seconds = max(seconds - self._eval_seconds, 1e-9)
-        cuda = self._device.type == "cuda"
+        training_seconds = max(self._seconds - self._eval_seconds, 1e-9)
         percents = self._gpu_percents
         return {
-            "seconds": seconds,
+            "seconds": self._seconds,
             "eval_seconds": self._eval_seconds,
             "samples_per_second": samples / training_seconds,
-            "cpu_percent": 100 * (self._cpu_seconds() - self._cpu_started) / max(seconds, 1e-9),
+            "cpu_percent": 100 * self._cpu_seconds / max(self._seconds, 1e-9),
             "rss_mib": self._rss / _MIB,
             "gpu_percent": sum(percents) / len(percents) if percents else None,
-            "gpu_mib": torch.cuda.max_memory_allocated(self._device) / _MIB if cuda else None,
+            "gpu_mib": self._gpu_bytes / _MIB if self._device.type == "cuda" else None,
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was added up so far, in JSON types."""
+        return {name: getattr(self, f"_{name}") for name in _ADDED_UP} | {
+            "gpu_percents": list(self._gpu_percents)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for name in _ADDED_UP:
+            setattr(self, f"_{name}", state[name])
+        self._gpu_percents = list(state["gpu_percents"])
 
     def _sample(self) -> None:
         """Note memory and GPU use; on CUDA, also wait for the work queued so far."""
@@ -70,10 +90,14 @@ class CostMeter:
         with contextlib.suppress(ModuleNotFoundError, RuntimeError):
             self._gpu_percents.append(float(torch.cuda.utilization(self._device)))
         torch.cuda.synchronize(self._device)
+        self._gpu_bytes = max(self._gpu_bytes, torch.cuda.max_memory_allocated(self._device))
 
-    def _cpu_seconds(self) -> float:
+    def _cpu_clock(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
+
+
+_ADDED_UP = ("seconds", "eval_seconds", "cpu_seconds", "rss", "gpu_bytes")
 
 
 def environment(device: torch.device, *, amp: bool) -> dict[str, Any]:

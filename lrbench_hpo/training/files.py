@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from lrbench_hpo.errors import DataError
 from lrbench_hpo.training.samples import RawData, Samples, make_raw_data, make_samples
@@ -149,6 +148,8 @@ def load_folder(path: Path, image_size: int) -> RawData:
 
 
 def _folder_samples(path: Path, image_size: int) -> tuple[Samples, Sequence[str]]:
+    from torchvision.datasets import ImageFolder  # takes a second to load
+
     try:
         folder = ImageFolder(str(path), allow_empty=True)
     except OSError as error:

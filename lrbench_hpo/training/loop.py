@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +66,26 @@ class TrainingLoop:
             if on_progress is not None:
                 on_progress(self.iteration)
         return not self.diverged
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of network, optimizer, position and data order, in tensors and JSON types."""
+        return {
+            "iteration": self.iteration,
+            "diverged": self.diverged,
+            "loss_sum": self._loss_sum.clone(),
+            "model": {k: v.detach().clone() for k, v in self.model.state_dict().items()},
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+            "batches": self._batches.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave; it is copied."""
+        self.model.load_state_dict(state["model"])
+        # The optimizer would otherwise go on with the given tensors themselves.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._batches.load_state_dict(state["batches"])
+        self._loss_sum = state["loss_sum"].clone().to(self._device)
+        self.iteration, self.diverged = state["iteration"], state["diverged"]
 
     def _step(self, learning_rate: float) -> None:
         images, labels = self._batches.next()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
@@ -165,6 +164,8 @@ def find_factory(model: ModelSpec) -> ModelFactory:
 
 
 def _torchvision_factory(name: str) -> ModelFactory:
+    import torchvision  # takes a second to load
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise UnknownNameError.among("torchvision classifier", name, known)

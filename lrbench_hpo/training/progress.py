@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,6 +43,22 @@ class Progress:
             self._best = {**measured, "iterations_to_best": iteration}
             self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         return point
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as JSON types, and the weights."""
+        return {
+            "curve": [point.to_dict() for point in self.curve],
+            "best": dict(self._best),
+            "state": dict(self.state),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.curve = [CurvePoint.from_dict(point) for point in state["curve"]]
+        self._best = dict(state["best"])
+        top1 = self._best.get("top1")
+        self._best_top1 = -1.0 if top1 is None else top1
+        self.state = {name: value.clone() for name, value in state["state"].items()}
 
     def metrics(self, *, complete: bool) -> dict[str, float | None]:
         """The metrics at the best evaluation, and Top-1 at the end of a complete run."""

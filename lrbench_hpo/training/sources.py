@@ -13,8 +13,6 @@ from urllib.error import URLError
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
-import torchvision
-from sklearn.datasets import load_digits
 
 from lrbench_hpo.errors import DataError, UnknownNameError
 from lrbench_hpo.records import canonical_name
@@ -45,6 +43,8 @@ Source = Callable[[Options], RawData]
 
 def digits(options: Options) -> RawData:
     """Scikit-learn's 1,797 handwritten digits (UCI), enlarged from 8x8 to 16x16 pixels."""
+    from sklearn.datasets import load_digits  # takes a second to load
+
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / _DIGITS_WHITE)
     size = (_DIGITS_SIDE, _DIGITS_SIDE)
@@ -57,6 +57,8 @@ def _torchvision(name: str, class_name: str, splits: tuple[dict[str, Any], ...])
     """A data set of torchvision, whose ``data`` attribute holds all images."""
 
     def load_splits(options: Options) -> RawData:
+        import torchvision  # takes a second to load
+
         made = getattr(torchvision.datasets, class_name)
         try:
             train, test = (

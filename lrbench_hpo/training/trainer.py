@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,21 +20,20 @@ from lrbench_hpo.training.batches import (
     DeviceSamples,
     pixels_for,
 )
-from lrbench_hpo.training.cost import CostMeter, environment
+from lrbench_hpo.training.cost import environment
 from lrbench_hpo.training.data import ImageData
 from lrbench_hpo.training.evaluation import Evaluator
 from lrbench_hpo.training.loop import TrainingLoop
 from lrbench_hpo.training.models import ModelSpec, build_model, check_logits, model_name
 from lrbench_hpo.training.optimizers import make_optimizer
-from lrbench_hpo.training.progress import Progress
+from lrbench_hpo.training.randomness import LayerRandomness, Stream, stream_seed
 from lrbench_hpo.training.samples import Samples
+from lrbench_hpo.training.session import TrainingSession, memory_checked
 
 OnEvaluation = Callable[[CurvePoint, Run], bool | None]
 
 MAX_ITERATIONS = 10**9
 _MAX_TRAIN_LOSS_SAMPLES = 2_000
-# Each use of a run's seed has its own stream of random numbers.
-_INIT, _ORDER, _LAYERS, _TRAIN_LOSS = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,15 +132,41 @@ class Trainer:
             TrainingError: for a budget below one iteration or above 10^9, or too little memory on
                 the device.
         """
+        session = self.session(policy, max_iterations, seed=seed)
+        while not session.finished:
+            point = session.step(on_progress)
+            run = session.run()
+            if run.status != "diverged" and on_evaluation and on_evaluation(point, run):
+                break
+        return TrainedRun(session.run(), session.state)
+
+    def session(
+        self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
+    ) -> TrainingSession:
+        """A run that has not begun, to be taken from evaluation to evaluation.
+
+        Args:
+            policy: the LR of every iteration.
+            max_iterations: the budget, in iterations.
+            seed: of initial weights and data order; the trainer's own when None.
+
+        Raises:
+            TrainingError: for a budget below one iteration or above 10^9, or too little memory on
+                the device.
+        """
         seed = self._seed if seed is None else _checked_whole("seed", seed, least=0)
-        with self._isolated(seed):
-            try:
-                return self._train_run(policy, max_iterations, seed, on_evaluation, on_progress)
-            except torch.cuda.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"batch_size={self.recipe.batch_size}: {self.device} is out of memory: choose "
-                    "a smaller batch or model"
-                ) from error
+        with memory_checked(self.device, self.recipe.batch_size):
+            loop = self.start(policy, max_iterations, seed=seed)
+        record = Run(
+            task=self.task,
+            policy=policy,
+            max_iterations=max_iterations,
+            seed=seed,
+            environment=environment(self.device, amp=self._amp),
+            notes={"evaluation_samples": len(self.data.validation)},
+        )
+        points = policy.evaluation_points(max_iterations, limit=self._evaluations)
+        return TrainingSession(loop, self._evaluator, points, record, self.device)
 
     def start(
         self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
@@ -151,8 +174,8 @@ class Trainer:
         """The loop of a run that has not begun: `train` without evaluation and record."""
         _checked_whole("max_iterations", max_iterations, least=1, most=MAX_ITERATIONS)
         seed = self._seed if seed is None else seed
-        network = self._network(_stream_seed(seed, _INIT))
-        order_seed = _stream_seed(seed, _ORDER)
+        network = self._network(stream_seed(seed, Stream.INIT))
+        order_seed = stream_seed(seed, Stream.ORDER)
         return TrainingLoop(
             network,
             make_optimizer(network, self.recipe),
@@ -178,48 +201,8 @@ class Trainer:
                 f"these are not weights of {self.task.model!r}: give the state of a run of this "
                 "trainer that was evaluated at least once"
             ) from error
-        with self._isolated(0):
+        with LayerRandomness(self.device, 0).active():
             return self._evaluator_for(self.data.test)(network)
-
-    def _train_run(
-        self,
-        policy: LRPolicy,
-        max_iterations: int,
-        seed: int,
-        on_evaluation: OnEvaluation | None,
-        on_progress: Callable[[int], None] | None,
-    ) -> TrainedRun:
-        loop = self.start(policy, max_iterations, seed=seed)
-        meter = CostMeter(self.device)
-        progress = Progress(policy)
-        points = policy.evaluation_points(max_iterations, limit=self._evaluations)
-
-        def run(status: str) -> Run:
-            return Run(
-                task=self.task,
-                policy=policy,
-                max_iterations=max_iterations,
-                seed=seed,
-                status=status,
-                metrics=progress.metrics(complete=status == "complete"),
-                curve=tuple(progress.curve),
-                cost=meter.cost(loop.iteration * self.recipe.batch_size),
-                environment=environment(self.device, amp=self._amp),
-                notes={"evaluation_samples": len(self.data.validation)},
-            )
-
-        for point in points:
-            measured: dict[str, float | None] = {}
-            if loop.advance(point, on_progress):
-                with meter.evaluating():
-                    measured = self._evaluator(loop.model)
-            evaluated = progress.add(loop.iteration, measured, loop.model)
-            if evaluated.eval_loss is None:
-                return TrainedRun(run("diverged"), progress.state)
-            status = "complete" if point == max_iterations else "pruned"
-            if on_evaluation and on_evaluation(evaluated, run(status)) and status == "pruned":
-                return TrainedRun(run(status), progress.state)
-        return TrainedRun(run("complete"), progress.state)
 
     def _network(self, seed: int) -> nn.Module:
         network = build_model(self._model, self.data.num_classes, self.data.image_shape, seed)
@@ -231,7 +214,7 @@ class Trainer:
         images, _ = self._train.slice(0, min(2, self.recipe.batch_size))
         batch = self._pixels(images)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp)
-        with self._isolated(0), torch.no_grad(), autocast:
+        with LayerRandomness(self.device, 0).active(), torch.no_grad(), autocast:
             check_logits(self._model, network.to(self.device), batch, self.data.num_classes)
 
     def _stored(self, samples: Samples) -> DeviceSamples:
@@ -240,7 +223,7 @@ class Trainer:
     def _evaluator_for(self, samples: Samples) -> Evaluator:
         """An evaluator with a part of the train split as large as the validation split."""
         size = min(len(self.data.train), len(self.data.validation), _MAX_TRAIN_LOSS_SAMPLES)
-        generator = torch.Generator().manual_seed(_stream_seed(0, _TRAIN_LOSS))
+        generator = torch.Generator().manual_seed(stream_seed(0, Stream.TRAIN_LOSS))
         chosen = torch.randperm(len(self.data.train), generator=generator)[:size]
         part = self.data.train.take(chosen)
         return Evaluator(self._stored(samples), self._stored(part), self._pixels, self._amp)
@@ -260,15 +243,6 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             batch_size=recipe.batch_size,
         )
-
-    @contextlib.contextmanager
-    def _isolated(self, seed: int) -> Iterator[None]:
-        """Own random numbers for layers such as dropout, and kernels that repeat their results."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        with torch.random.fork_rng(devices=devices), kernels:
-            torch.manual_seed(_stream_seed(seed, _LAYERS))
-            yield
 
 
 def find_device(name: str) -> torch.device:
@@ -298,10 +272,6 @@ def find_device(name: str) -> torch.device:
     if not there[device.type]:
         raise TrainingError(f"device={name!r}: not on this machine: choose auto or cpu")
     return device
-
-
-def _stream_seed(seed: int, stream: int) -> int:
-    return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])
 
 
 def _checked_whole(name: str, value: int, least: int, most: int | None = None) -> int:

@@ -1,0 +1,235 @@
+"""The ready trainable: one Ray trial is one training run of a policy."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrbench_hpo.errors import MissingExtraError, TrainingError
+from lrbench_hpo.node_data import shared_data
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.recall import repeatable
+from lrbench_hpo.tasks import recipe_for, task_for
+from lrbench_hpo.trial_config import TrialConfig
+from lrbench_hpo.trial_results import report
+
+try:
+    import ray
+    from ray import tune
+    from ray.tune.result import DONE, SHOULD_CHECKPOINT
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "ray":
+        raise
+    raise MissingExtraError.of("ray", "ray") from error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lrbench_hpo.training import Trainer, TrainingSession
+
+_CHECKPOINT = "session.pt"
+_ANY_POLICY = LRPolicy("FIX", k0=1.0)
+# What a trainer is made from: a trial that differs in something else can use the same one.
+_OF_TRAINER = (
+    *("dataset", "model", "batch_size", "optimizer", "momentum", "weight_decay", "max_iterations"),
+    *("data", "download", "seed", "device", "amp", "evaluations", "task"),
+)
+
+
+class Train(tune.Trainable):
+    """Trains a model with the policy of a Ray trial: ``tune.run(lrbench_hpo.train, …)``.
+
+    Its config holds ``dataset``, ``model`` and ``lr_policy`` (which `LRBenchSearcher` suggests)
+    and whatever else `TrialConfig` knows. It reports at the policy's LR minima: ``score``, every
+    metric, ``iteration`` and the cost so far. Checkpoints hold all that a run is made of, so a
+    trial that was paused, moved or killed goes on with the numbers it would have had. The score
+    is that of `Objective` with the same policy, seed and threads.
+    """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory | None:
+        """The resources that the config asks for; else those of ``resources_per_trial``.
+
+        Ray asks on the driver, before a trial starts: a config that cannot work ends here.
+
+        Raises:
+            LRBenchError: for an unknown key, one that is missing, or a value that cannot work.
+        """
+        resources = TrialConfig.of(config).resources
+        if resources is None:
+            return None
+        names = {"cpu": "CPU", "gpu": "GPU"}
+        bundle = {"cpu": 0.0, **resources}
+        return tune.PlacementGroupFactory([{names.get(k, k): v for k, v in bundle.items()}])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Load the data, build the trainer and begin the run."""
+        self._trainer: Trainer | None = None
+        self._trained: TrialConfig | None = None
+        self._begin(TrialConfig.of(config))
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next evaluation, and report the run so far."""
+        session = self._session
+        if not session.finished:  # a trial restored from its last checkpoint only reports again
+            session.step()
+        result = report(session.run(), self._config.score_weights, finished=session.finished)
+        waited = time.monotonic() - self._saved
+        due = session.finished or waited >= self._config.checkpoint_seconds
+        return {**result, DONE: session.finished, SHOULD_CHECKPOINT: due}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write all that the run is made of into one file."""
+        import torch
+
+        torch.save(self._session.state_dict(), Path(checkpoint_dir, _CHECKPOINT))
+        self._saved = time.monotonic()
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from such a file.
+
+        Raises:
+            TrainingError: for a file that is missing, damaged or of another run.
+        """
+        self._session.load_state_dict(_read(checkpoint))
+        self._saved = time.monotonic()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process, with the trainer that is there if it fits."""
+        self._begin(TrialConfig.of(new_config))
+        return True
+
+    def cleanup(self) -> None:
+        """Let go of data and network."""
+        self._trainer = self._trained = None
+        vars(self).pop("_session", None)
+
+    def _begin(self, config: TrialConfig) -> None:
+        self._use_own_cpus()
+        if self._trainer is None or not _same_trainer(self._trained, config):
+            self._trainer = None  # its memory is free before the next one is built
+            vars(self).pop("_session", None)
+            self._trainer = _trainer_for(config)
+            self._trained = config
+        self._config = config
+        self._session: TrainingSession = self._trainer.session(
+            config.lr_policy, self._trainer.recipe.max_iterations
+        )
+        self._saved = time.monotonic()
+        # Ray sends the config along with every report: a data set in it would go each time.
+        shown = {"dataset": self._trainer.data.name, "model": self._trainer.task.model}
+        self.config |= {
+            name: value for name, value in shown.items() if not isinstance(self.config[name], str)
+        }
+
+    def _use_own_cpus(self) -> None:
+        """As many threads as the trial has CPUs, so that trials do not fight for them."""
+        resources = self.trial_resources
+        if resources is not None:
+            _use_cpus(math.floor(resources.head_cpus))
+
+
+train = Train
+
+
+def _use_cpus(cpus: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, cpus))
+
+
+def best_weights(checkpoint_dir: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """The network's weights at its best evaluation, from a checkpoint of `Train`.
+
+    Args:
+        checkpoint_dir: folder of the checkpoint, as ``Checkpoint.as_directory()`` gives it.
+
+    Raises:
+        TrainingError: for a folder without a checkpoint of `Train`.
+    """
+    state = _read(checkpoint_dir)
+    weights: Mapping[str, Tensor] = state["progress"]["state"]
+    return weights
+
+
+def check_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the data and build the trainer of a config, with or without a policy.
+
+    Returns:
+        ``dataset``: the name that results are stored under; ``task``: what is trained, as a dict;
+        ``environment``: where; ``repeatable``: whether the same training gives the same numbers.
+
+    Raises:
+        LRBenchError: for names, data or a recipe that cannot work.
+    """
+    checked = TrialConfig.of({**config, "lr_policy": _ANY_POLICY})
+    _use_cpus(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    trainer = _trainer_for(checked)
+    from lrbench_hpo.training import SOURCES
+    from lrbench_hpo.training.cost import environment
+
+    return {
+        "dataset": trainer.task.dataset,
+        "task": trainer.task.to_dict(),
+        "environment": environment(trainer.device, amp=checked.amp),
+        "repeatable": repeatable(checked.dataset, checked.model, SOURCES),
+    }
+
+
+def measure_on_worker(config: Mapping[str, Any], checkpoint: tune.Checkpoint) -> dict[str, Any]:
+    """All metrics on the test split, of the best weights in a trial's checkpoint.
+
+    Raises:
+        LRBenchError: for a checkpoint that is damaged or of another model.
+    """
+    trainer = _trainer_for(TrialConfig.of(config))
+    with checkpoint.as_directory() as folder:
+        return dict(trainer.test(best_weights(folder)))
+
+
+def _read(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
+    import torch
+
+    path = Path(folder, _CHECKPOINT)
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise whatever a damaged file leads them to
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"{path}: no checkpoint that can be read ({type(error).__name__}: {reason}): "
+            "start the trial anew"
+        ) from error
+    return state
+
+
+def _same_trainer(there: TrialConfig | None, here: TrialConfig) -> bool:
+    def same(old: Any, new: Any) -> bool:
+        # Equality of data sets and models may mean anything; of plain values it means equality.
+        plain = isinstance(new, str | int | float | Mapping) and type(old) is type(new)
+        return old is new or (plain and old == new)
+
+    return there is not None and all(
+        same(getattr(there, name), getattr(here, name)) for name in _OF_TRAINER
+    )
+
+
+def _trainer_for(config: TrialConfig) -> Trainer:
+    data = shared_data(config.dataset, config.data, download=config.download, seed=config.seed)
+    from lrbench_hpo.training import Trainer, model_name
+
+    name = model_name(config.model)
+    recipe = recipe_for(data.name, name, **config.recipe_changes)
+    return Trainer(
+        data,
+        config.model,
+        recipe,
+        device=config.device,
+        amp=config.amp,
+        seed=config.seed,
+        task=task_for(data.name, name, recipe, config.task),
+        evaluations=config.evaluations,
+    )

@@ -1,0 +1,181 @@
+"""One training run that goes from evaluation to evaluation, and can be put away in between."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrbench_hpo.errors import TrainingError
+from lrbench_hpo.records import CurvePoint, Run, utc_timestamp
+from lrbench_hpo.training.cost import CostMeter
+from lrbench_hpo.training.evaluation import Evaluator
+from lrbench_hpo.training.loop import TrainingLoop
+from lrbench_hpo.training.progress import Progress
+from lrbench_hpo.training.randomness import LayerRandomness
+
+_FORMAT = 1  # of the state dict
+
+
+@contextlib.contextmanager
+def memory_checked(device: torch.device, batch_size: int | None) -> Iterator[None]:
+    """Say what to change when the device has too little memory for what is inside.
+
+    Raises:
+        TrainingError: in place of torch's own error.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"batch_size={batch_size}: {device} is out of memory: choose a smaller batch or model"
+        ) from error
+
+
+class TrainingSession:
+    """One run under way, made by `Trainer.session`.
+
+    What `state_dict` gives is all that a run is made of, so a session that loads it goes on with
+    the very numbers of one that was never interrupted.
+
+    Args:
+        loop: the training, not begun.
+        evaluator: measures the network.
+        points: iterations to evaluate after, in order; the last is the budget.
+        record: what is known of the run before it begins.
+        device: where the network is.
+
+    >>> from lrbench_hpo import LRPolicy
+    >>> from lrbench_hpo.training import Trainer, load_data
+    >>> trainer = Trainer(load_data("digits"), "mlp", evaluations=2)
+    >>> session = trainer.session(LRPolicy("FIX", k0=0.1), max_iterations=20)
+    >>> session.step().iteration, session.run().status
+    (10, 'pruned')
+    >>> again = trainer.session(LRPolicy("FIX", k0=0.1), max_iterations=20)
+    >>> again.load_state_dict(session.state_dict())
+    >>> again.step() == session.step(), again.finished
+    (True, True)
+    """
+
+    def __init__(
+        self,
+        loop: TrainingLoop,
+        evaluator: Evaluator,
+        points: tuple[int, ...],
+        record: Run,
+        device: torch.device,
+    ) -> None:
+        self._loop = loop
+        self._evaluator = evaluator
+        self._points = points
+        self._record = record
+        self._device = device
+        self._meter = CostMeter(device)
+        self._progress = Progress(record.policy)
+        self._randomness = LayerRandomness(device, record.seed or 0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up, or the run diverged."""
+        return self._status != "pruned"
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """Weights at the highest Top-1 so far; empty before the first evaluation."""
+        return self._progress.state
+
+    def step(self, on_progress: Callable[[int], None] | None = None) -> CurvePoint:
+        """Train up to the next evaluation, and evaluate.
+
+        Args:
+            on_progress: called every few updates with their number so far.
+
+        Returns:
+            The evaluation; one without losses says that the run diverged.
+
+        Raises:
+            TrainingError: when the run is finished, or the device has too little memory.
+        """
+        if self.finished:
+            raise TrainingError(
+                f"the run ended {self._status} after {self._loop.iteration} iterations: "
+                "start another session"
+            )
+        until = next(point for point in self._points if point > self._loop.iteration)
+        measured: dict[str, float | None] = {}
+        enough_memory = memory_checked(self._device, self._record.task.batch_size)
+        with enough_memory, self._randomness.active(), self._meter.running():
+            if self._loop.advance(until, on_progress):
+                with self._meter.evaluating():
+                    measured = self._evaluator(self._loop.model)
+        return self._progress.add(self._loop.iteration, measured, self._loop.model)
+
+    def run(self) -> Run:
+        """The record: ``complete`` or ``diverged`` when finished, before that ``pruned``."""
+        batch_size = self._record.task.batch_size or 0
+        return dataclasses.replace(
+            self._record,
+            status=self._status,
+            metrics=self._progress.metrics(complete=self._status == "complete"),
+            curve=tuple(self._progress.curve),
+            cost=self._meter.cost(self._loop.iteration * batch_size),
+            created_at=utc_timestamp(datetime.now(UTC)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that the run is made of, in tensors and JSON types.
+
+        ``torch.save`` writes it, ``torch.load(…, weights_only=True)`` reads it.
+        """
+        return {
+            "format": _FORMAT,
+            "identity": self._identity(),
+            "loop": self._loop.state_dict(),
+            "randomness": self._randomness.state_dict(),
+            "progress": self._progress.state_dict(),
+            "meter": self._meter.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, here or on another machine.
+
+        Raises:
+            TrainingError: for the state of another run, or something else altogether.
+        """
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
+            raise TrainingError(
+                f"no state of a training run of format {_FORMAT}: give what state_dict gave"
+            )
+        here, there = self._identity(), state["identity"]
+        for name, value in here.items():
+            if there.get(name) != value:
+                raise TrainingError(
+                    f"the state is of a run with {name}={there.get(name)}, not {value}: "
+                    "give the state of this run"
+                )
+        self._loop.load_state_dict(state["loop"])
+        self._randomness.load_state_dict(state["randomness"])
+        self._progress.load_state_dict(state["progress"])
+        self._meter.load_state_dict(state["meter"])
+
+    @property
+    def _status(self) -> str:
+        curve = self._progress.curve
+        if curve and curve[-1].eval_loss is None:
+            return "diverged"
+        return "complete" if curve and curve[-1].iteration == self._points[-1] else "pruned"
+
+    def _identity(self) -> dict[str, Any]:
+        """What two states must share for one to go on from the other."""
+        record = self._record
+        return {
+            **record.task.canonical_dict(),
+            "policy": record.policy.to_dict(),
+            "max_iterations": record.max_iterations,
+            "seed": record.seed,
+        }
