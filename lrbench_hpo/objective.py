@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +14,12 @@ from lrbench_hpo.database import Database, connect
 from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import score_run
+from lrbench_hpo.recall import repeatable, same_training
 from lrbench_hpo.records import CurvePoint, Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
-from lrbench_hpo.tasks import DATASETS, MODELS, Recipe, recipe_for
+from lrbench_hpo.tasks import Recipe, recipe_for
+from lrbench_hpo.waiting import RunStore
 
 if TYPE_CHECKING:
     from lrbench_hpo.training import Trainer
@@ -73,7 +72,7 @@ class Objective:
         self._own_database = not isinstance(database, Database)
         self.database = database if isinstance(database, Database) else connect(database)
         self.database.check_writable()
-        self._waiting: list[Run] = []
+        self.store = RunStore(self.database)
         self._turn = threading.Lock()
         self._trainer: tuple[Recipe, Trainer] | None = None
         self.on_progress: Callable[[optuna.Trial, int], None] | None = None
@@ -137,10 +136,7 @@ class Objective:
         """
         winner = outcomes.winner(study)
         if winner is None:
-            raise StudyError(
-                "no trial has finished without diverging: give a lower reference_lr, or a "
-                "search_space of your own"
-            )
+            raise StudyError(outcomes.NO_WINNER)
         known = outcomes.tested(study, winner)
         if known is not None:
             return known
@@ -169,13 +165,12 @@ class Objective:
         """Try once more to store what could not be stored, and let go of the database.
 
         Returns:
-            The runs that are still not stored.
+            The runs that are still not stored; they wait in the file ``store.file``.
         """
-        with contextlib.suppress(DatabaseError):
-            self._flush()
+        waiting = self.store.close()
         if self._own_database:
             self.database.close()
-        return tuple(self._waiting)
+        return waiting
 
     def _trainer_for(self, settings: StudySettings) -> Trainer:
         from lrbench_hpo.training import Trainer
@@ -234,7 +229,7 @@ class Objective:
             on_evaluation=_Watch(trial, settings).evaluated,
             on_progress=(lambda iteration: tell(trial, iteration)) if tell else None,
         )
-        self._store(trained.run)
+        self.store.add(trained.run)
         return trained.run, trained.state
 
     def _stored_run(self, trainer: Trainer, policy: LRPolicy, budget: int) -> Run | None:
@@ -245,44 +240,14 @@ class Objective:
         from lrbench_hpo.training import SOURCES
         from lrbench_hpo.training.cost import environment
 
-        named = isinstance(self.dataset, str) and isinstance(self.model, str)
-        if not named or canonical_name(self.model) not in MODELS:
-            return None
-        if canonical_name(self.dataset) not in DATASETS.keys() & SOURCES.keys():
+        if not repeatable(self.dataset, self.model, SOURCES):
             return None
         task, here = trainer.task, environment(trainer.device, amp=self._amp)
         try:
             stored = self.database.find(task.dataset, task.model, policy=policy)
         except DatabaseError:
             return None  # away for now: the run is trained, and waits until it can be stored
-        for run in stored:
-            if (
-                run.status == "complete"
-                and run.split == "validation"
-                and run.policy == policy
-                and (run.max_iterations, run.seed) == (budget, self.seed)
-                and dataclasses.replace(run.task, reference_lr=None)
-                == dataclasses.replace(task, reference_lr=None)
-                and run.environment == here
-            ):
-                return run
-        return None
-
-    def _store(self, run: Run) -> None:
-        """Keep a run that cannot be stored now, for it follows with the next one."""
-        self._waiting.append(run)
-        try:
-            self._flush()
-        except DatabaseError as error:
-            warnings.warn(
-                f"{len(self._waiting)} of the runs wait in memory to be stored: {error}",
-                stacklevel=3,
-            )
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self.database.add(*self._waiting)
-            self._waiting.clear()
+        return next(iter(same_training(stored, task, budget, self.seed, here)), None)
 
 
 class _Watch:

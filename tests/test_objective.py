@@ -1,5 +1,6 @@
 """The built-in objective on real images: one trial is one run, stored as it ends."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -21,6 +22,11 @@ from lrbench_hpo.suggest import trial_params
 
 BUDGET = 40
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
 
 
 @pytest.fixture
@@ -249,14 +255,30 @@ def test_a_database_that_is_locked_for_a_while_loses_nothing(tmp_path):
         objective = Objective("digits", "mlp", database=db)
         other = sqlite3.connect(file)
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.warns(UserWarning, match="wait in memory"):
+        with pytest.warns(UserWarning, match="locked by another process.*; results wait in"):
             study.optimize(objective, n_trials=2)
         assert [run.policy for run in objective.close()] == [
             LRPolicy.from_dict(trial.user_attrs["policy"]) for trial in ranked_by_number(study)
         ]
+        assert objective.store.file.is_file()
         other.rollback()
         other.close()
         assert objective.close() == ()
+    assert len(own_runs(url)) == 2
+
+
+def test_what_a_search_could_not_store_follows_with_the_next(tmp_path):
+    file = tmp_path / "lr.db"
+    url = f"sqlite:///{file}?timeout=0.1"
+    study = study_of(url)
+    objective = Objective("digits", "mlp", database=url)
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.warns(UserWarning, match="results wait in"):
+            study.optimize(objective, n_trials=2)
+        assert len(objective.close()) == 2
+    assert own_runs(url) == []
+    Objective("digits", "mlp", database=url).close()
     assert len(own_runs(url)) == 2
 
 

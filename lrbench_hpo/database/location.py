@@ -68,6 +68,31 @@ def _known_url(text: str, scheme: str) -> sa.URL:
     return url.set(database=_file_url(url.database or "").database)
 
 
+def without_password(location: str | Path | None) -> str | Path | None:
+    """The same location as it may be written to a file: the password comes from elsewhere then.
+
+    >>> without_password("postgresql://me:secret@host/lr?sslpassword=other&sslmode=require")
+    'postgresql://me@host/lr?sslmode=require'
+    """
+    if location is None or isinstance(location, Path) or "://" not in location:
+        return location
+    url = database_url(location)
+    if url.get_backend_name() == "sqlite":
+        return location
+    query = {name: value for name, value in url.query.items() if "password" not in name.lower()}
+    # Made anew: to URL.set(), None means "as it was".
+    return sa.URL.create(
+        url.get_backend_name(), url.username, None, url.host, url.port, url.database, query
+    ).render_as_string(hide_password=False)
+
+
+def with_password(location: str | Path | None) -> str | Path | None:
+    """A location that lost its password, as the environment has it, if it is the same one there."""
+    here = os.environ.get(VARIABLE)
+    same = isinstance(location, str) and bool(here) and without_password(here) == location
+    return here if same else location
+
+
 def in_memory(url: sa.URL) -> bool:
     """Whether the database is gone when it is closed."""
     return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")

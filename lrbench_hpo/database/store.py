@@ -71,6 +71,11 @@ class Database:
         self._turn = threading.RLock()
         migrate(engine, steps)
 
+    @property
+    def url(self) -> sa.URL:
+        """Where it is, with the password if there is one: not to be shown."""
+        return self._engine.url
+
     def __repr__(self) -> str:
         return f"<Database {shown(self._engine.url)}>"
 
