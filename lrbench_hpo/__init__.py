@@ -29,19 +29,24 @@ if TYPE_CHECKING:
     )
     from lrbench_hpo.prior import Recommendation, recommend
     from lrbench_hpo.ranking import ScoreWeights, rank_policies, score
+    from lrbench_hpo.record_runs import RecordRuns
     from lrbench_hpo.records import Run, Task
+    from lrbench_hpo.searcher import LRBenchSearcher
     from lrbench_hpo.space import SearchSpace
     from lrbench_hpo.space_files import load_space
     from lrbench_hpo.study import create_study
     from lrbench_hpo.suggest import suggest_policy
+    from lrbench_hpo.trainable import train
 
 _HOME = {
     "Database": "database",
     "LRBenchError": "errors",
+    "LRBenchSearcher": "searcher",
     "LRPolicy": "policies",
     "Leaderboard": "leaderboard",
     "Objective": "objective",
     "Recommendation": "prior",
+    "RecordRuns": "record_runs",
     "Run": "records",
     "ScoreWeights": "ranking",
     "SearchSpace": "space",
@@ -58,6 +63,7 @@ _HOME = {
     "score": "ranking",
     "sgdr": "policies",
     "suggest_policy": "suggest",
+    "train": "trainable",
     "warmup": "policies",
     "warmup_stable_decay": "policies",
 }
@@ -65,10 +71,12 @@ _HOME = {
 __all__ = [
     "Database",
     "LRBenchError",
+    "LRBenchSearcher",
     "LRPolicy",
     "Leaderboard",
     "Objective",
     "Recommendation",
+    "RecordRuns",
     "Run",
     "ScoreWeights",
     "SearchSpace",
@@ -85,6 +93,7 @@ __all__ = [
     "score",
     "sgdr",
     "suggest_policy",
+    "train",
     "warmup",
     "warmup_stable_decay",
 ]

@@ -12,7 +12,11 @@ from lrbench_hpo.records import Run
 # What a diverged trial counts in a Pareto study: no accuracy, the whole budget, and a gap that no
 # trained network has. Its constraint keeps it out of the front and tells the sampler.
 _DIVERGED_LOSS_DIFFERENCE = 10.0
-_CONSTRAINT = "diverged"
+CONSTRAINT = "diverged"
+NO_WINNER = (
+    "no trial has finished without diverging: give a lower reference_lr, or a search_space of "
+    "your own"
+)
 
 
 def note(trial: optuna.Trial, run: Run, score: float) -> None:
@@ -23,19 +27,26 @@ def note(trial: optuna.Trial, run: Run, score: float) -> None:
         run: its run, ended or so far.
         score: the run's score.
     """
-    for name, value in run.metrics.items():
+    for name, value in attributes(run, run.status, score).items():
         trial.set_user_attr(name, value)
-    trial.set_user_attr("cost", dict(run.cost))
-    trial.set_user_attr("run", run.uid)
-    trial.set_user_attr("evaluation_samples", run.notes.get("evaluation_samples"))
-    note_status(trial, run.status, score)
+    note_divergence(trial, run.status)
 
 
-def note_status(trial: optuna.Trial, status: str, score: float) -> None:
-    """Keep in a trial how it ended; a diverged one also breaks a constraint, for the sampler."""
-    trial.set_user_attr("status", status)
-    trial.set_user_attr("score", score)
-    trial.set_constraint(_CONSTRAINT, 1.0 if status == "diverged" else 0.0)
+def attributes(run: Run, status: str, score: float) -> dict[str, Any]:
+    """The user attributes of a trial with this run."""
+    return {
+        **run.metrics,
+        "cost": dict(run.cost),
+        "run": run.uid,
+        "evaluation_samples": run.notes.get("evaluation_samples"),
+        "status": status,
+        "score": score,
+    }
+
+
+def note_divergence(trial: optuna.Trial, status: str) -> None:
+    """Let a diverged trial break a constraint, so that the sampler learns from it."""
+    trial.set_constraint(CONSTRAINT, 1.0 if status == "diverged" else 0.0)
 
 
 def values(run: Scorable, score: float, objective: str) -> float | tuple[float, ...]:

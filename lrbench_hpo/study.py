@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 
 from lrbench_hpo.database import Database
 from lrbench_hpo.errors import StudyError, UnknownNameError
+from lrbench_hpo.points import Point, read_point
+from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.prior import Prior, Recommendation, prior_for
 from lrbench_hpo.ranking import ScoreWeights
 from lrbench_hpo.space import SearchSpace
@@ -46,6 +48,7 @@ def create_study(
     task: Mapping[str, Any] | None = None,
     reference_lr: float | None = None,
     seed: int | None = None,
+    points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,
 ) -> optuna.Study:
     """An Optuna study of LR policies that starts from what is known.
 
@@ -74,6 +77,8 @@ def create_study(
         task: more facts about the task (fields of `Task`).
         reference_lr: the task's best constant LR, if known.
         seed: of the default sampler; with other results known, it draws other numbers.
+        points_to_evaluate: policies of your own to try before the known-good ones: each an
+            `LRPolicy`, or a mapping with one as ``lr_policy`` beside values of other parameters.
 
     Raises:
         LRBenchError: for bad input, or a study of that name with another task or space.
@@ -100,14 +105,20 @@ def create_study(
         reference_lr=reference_lr,
     )
     settings = StudySettings.from_prior(prior, objective, weights)
+    given = [
+        read_point(f"points_to_evaluate[{place}]", point, prior.space, prior.scale)
+        for place, point in enumerate(points_to_evaluate or ())
+    ]
     study, created = _open(storage, study_name, objective, load_if_exists)
     study.pruner = pruner or optuna.pruners.NopPruner()
     if created:
         # Only one worker can create the study, so only one enqueues.
         settings.keep_in(study)
+        _enqueue_given(study, given)
         _enqueue(study, prior.portfolio)
     else:
         _join(study, settings, prior.portfolio)
+        _enqueue_given(study, given)
     study.sampler = sampler or optuna.samplers.TPESampler(seed=_sampler_seed(seed, study, prior))
     return study
 
@@ -140,6 +151,18 @@ def _sampler_seed(seed: int | None, study: optuna.Study, prior: Prior) -> int | 
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     entropy = (seed, prior.own_runs, len(ended))
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _enqueue_given(study: optuna.Study, points: Sequence[Point]) -> None:
+    """Enqueue each of them once; two policies beyond the space may have the same point in it."""
+    trials = study.get_trials(deepcopy=False)
+    asked = [(t.user_attrs.get("given"), t.system_attrs.get("fixed_params")) for t in trials]
+    for point in points:
+        wanted = (point.policy.to_dict(), dict(point.params))
+        if wanted not in asked:
+            told = {"given": wanted[0], "source": "given by hand"}
+            study.enqueue_trial(wanted[1], user_attrs=told)
+            asked.append(wanted)
 
 
 def _enqueue(study: optuna.Study, portfolio: Sequence[Recommendation]) -> None:
@@ -190,6 +213,6 @@ def _ask_again(study: optuna.Study) -> None:
     for trial in trials:
         wanted = trial.system_attrs.get("fixed_params")
         if trial.state == TrialState.FAIL and wanted is not None and wanted not in asked:
-            told = {k: v for k, v in trial.user_attrs.items() if k in {"source", "why"}}
+            told = {k: v for k, v in trial.user_attrs.items() if k in {"source", "why", "given"}}
             study.enqueue_trial(wanted, user_attrs=told)
             asked.append(wanted)

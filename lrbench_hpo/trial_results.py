@@ -9,6 +9,7 @@ import json
 import math
 import numbers
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lrbench_hpo.ranking import ScoreWeights, score_run
@@ -16,7 +17,7 @@ from lrbench_hpo.records import STATUSES, Run
 
 RUN = "lrbench_run"
 RUNNING = "running"
-_METRICS = (
+METRICS = (
     *("top1", "top5", "ac", "cd", "cdac", "classes_left_out", "final_top1"),
     *("train_loss", "eval_loss", "loss_difference", "iterations_to_best"),
 )
@@ -43,7 +44,7 @@ def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]
         "progress": last.iteration / run.max_iterations,
         "lr": last.lr,
         "status": run.status if finished else RUNNING,
-        **{name: run.metrics.get(name) for name in _METRICS},
+        **{name: run.metrics.get(name) for name in METRICS},
         **run.cost,
         RUN: json.dumps(run.to_dict()),
     }
@@ -57,6 +58,70 @@ def run_in(result: Mapping[str, Any]) -> Run | None:
     """
     text = result.get(RUN)
     return None if text is None else Run.from_dict(json.loads(text))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that is over, as a study is told of it; it has a `Run`'s status, metrics and budget.
+
+    Attributes:
+        status: ``complete``, ``pruned``, ``diverged`` or ``failed``.
+        metrics: what is known, by the names of `Run.metrics`.
+        max_iterations: the budget, in iterations.
+        iteration: how far it came, in iterations, or in reports where those were not reported.
+        value: the number that trials are compared by; None if it is not known or not finite.
+        run: the whole run, where the trainable reports it.
+    """
+
+    status: str
+    metrics: Mapping[str, float | None]
+    max_iterations: int
+    iteration: int | None
+    value: float | None
+    run: Run | None
+
+
+def ended(result: Mapping[str, Any], status: str, metric: str, max_iterations: int) -> Ended:
+    """The end of a trial with this last report.
+
+    Args:
+        result: the last report; empty when there is none.
+        status: how it ended, as `outcome` tells.
+        metric: name of the number that trials are compared by.
+        max_iterations: the budget, in iterations.
+
+    >>> ended({"score": 0.9, "top1": 0.91}, "complete", "score", 400).metrics
+    {'top1': 0.91}
+    """
+    found = {name: finite(result.get(name)) for name in METRICS if result.get(name) is not None}
+    run = run_in(result)
+    return Ended(
+        status=status,
+        metrics=found if run is None else run.metrics,
+        max_iterations=max_iterations,
+        iteration=position(result),
+        value=finite(result.get(metric)),
+        run=run,
+    )
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as a float; anything else as None."""
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else None
+
+
+def position(result: Mapping[str, Any]) -> int | None:
+    """How far a report is: in iterations if it says so, else in reports.
+
+    >>> position({"iteration": 400, "training_iteration": 2}), position({"training_iteration": 2})
+    (400, 2)
+    """
+    for name in ("iteration", "training_iteration"):
+        value = finite(result.get(name))
+        if value is not None and value >= 0:  # Optuna raises for a step below 0
+            return int(value)
+    return None
 
 
 def outcome(
@@ -99,8 +164,6 @@ def outcome(
     if status == RUNNING:
         return "pruned"
     value = result.get(metric) if metric is not None else 0.0
-    if value is None:
-        return "failed"
     if not isinstance(value, numbers.Real):
         return "failed"
     if not math.isfinite(value):
@@ -111,18 +174,15 @@ def outcome(
 def _reached_its_end(
     result: Mapping[str, Any], budget: int | None, cut: bool, stop: Mapping[str, float]
 ) -> bool:
-    iteration = result.get("iteration")
-    if budget is not None and isinstance(iteration, numbers.Real):
-        return bool(iteration >= budget)
+    iteration = finite(result.get("iteration"))
+    if budget is not None and iteration is not None:
+        return iteration >= budget
     if "training_iteration" not in result:
         return True  # a mean over finished trials, as of several seeds
     if not result.get("done"):
         return False  # ended from outside: time was up
     if not cut:
         return True
-    reached = {**stop, **({} if budget is None else {"training_iteration": budget})}
-    return any(
-        isinstance(result.get(name), numbers.Real) and result[name] >= value
-        for name, value in reached.items()
-        if isinstance(value, numbers.Real)
-    )
+    limits = [*stop.items(), *(() if budget is None else [("training_iteration", budget)])]
+    numbers_reached = [(finite(result.get(name)), limit) for name, limit in limits]
+    return any(number is not None and number >= limit for number, limit in numbers_reached)

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from lrbench_hpo.cli.job import OnRay
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -38,6 +40,66 @@ database = click.option(
     metavar="URL",
     help="The LR database: a file or URL. Default: LRBENCH_DATABASE_URL, else a file of your own.",
 )
+
+
+_RAY: Sequence[Callable[[Any], Any]] = (
+    click.option(
+        "--ray",
+        "ray_address",
+        metavar="[ADDRESS]",
+        is_flag=False,
+        flag_value="",
+        help="Run the trials on Ray: on the cluster at ADDRESS (auto, host:port, ray://...) or "
+        "RAY_ADDRESS; else on a Ray of one's own on this machine.",
+    ),
+    click.option("--cpus-per-trial", type=float, help="With --ray: CPUs and threads. Default: 1."),
+    click.option(
+        "--gpus-per-trial",
+        type=float,
+        help="With --ray: a fraction shares a GPU. Default: 1 where there are GPUs.",
+    ),
+    click.option(
+        "--max-concurrent", type=int, help="With --ray: trials at once. Default: all that fit."
+    ),
+    click.option(
+        "--scheduler",
+        metavar="NAME",
+        help="With --ray: asha (stops trials that are behind) or none. Default: none.",
+    ),
+)
+
+
+def ray(command: _Command) -> _Command:
+    """Add the options of a search on Ray."""
+    for decorate in reversed(_RAY):
+        command = decorate(command)
+    return command
+
+
+def ray_given(settings: dict[str, Any]) -> OnRay | None:
+    """Take the options of `ray` out of a command's arguments; None when it is not asked for.
+
+    Raises:
+        click.UsageError: for one of them without ``--ray``.
+    """
+    address = settings.pop("ray_address")
+    given = {
+        name: settings.pop(name)
+        for name in ("cpus_per_trial", "gpus_per_trial", "max_concurrent", "scheduler")
+    }
+    if address is None:
+        for name, value in given.items():
+            if value is not None:
+                option = "--" + name.replace("_", "-")
+                raise click.UsageError(f"{option} {value}: for trials on Ray: add --ray")
+        return None
+    return OnRay(
+        address or None,
+        given["cpus_per_trial"],
+        given["gpus_per_trial"],
+        given["max_concurrent"],
+        given["scheduler"] or "none",
+    )
 
 
 def task(command: _Command) -> _Command:

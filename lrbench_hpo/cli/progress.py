@@ -38,6 +38,7 @@ class StudyProgress:
         self._max_iterations = max_iterations
         self._best: float | None = None
         self._finished = 0
+        self._under_way: dict[int, int] = {}
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -71,20 +72,29 @@ class StudyProgress:
         self._bar.__exit__(kind, error, trace)
 
     def moved(self, trial: optuna.Trial, iteration: int) -> None:
-        """Move the bar to an iteration of the running trial."""
-        done = self._finished * self._max_iterations + iteration
-        best = "" if self._best is None else f", best {self._best:.4f}"
-        self._bar.update(self._task, completed=done, description=f"trial {trial.number}{best}")
+        """Move the bar to an iteration of a running trial."""
+        self.at(trial.number, iteration)
+
+    def at(self, number: int, iteration: int) -> None:
+        """`moved`, for the trial of this number; any number of trials may run at once."""
+        self._under_way[number] = iteration
+        self._draw()
 
     def finished(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Print the line of a finished trial, and stop after enough of them (Optuna callback).
 
         Trials that only recalled a stored result do not count: nothing was learnt by them.
         """
+        if self.show(trial) and self._finished >= self._trials:
+            study.stop()
+
+    def show(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Print the line of a finished trial; whether there was anything to tell of it."""
+        self._under_way.pop(trial.number, None)
         attributes = trial.user_attrs
         score = attributes.get("score")
         if "policy" not in attributes or score is None:
-            return
+            return False
         self._finished += not attributes.get("recalled")
         if attributes["status"] == "complete" and (self._best is None or score > self._best):
             self._best = score
@@ -96,11 +106,29 @@ class StudyProgress:
         origin = str(attributes["source"])
         if attributes.get("recalled"):
             origin += "; the same training is stored: not done again"
-        line = f"trial {trial.number}: score {score:.4f}, {result}, {policy} ({origin})"
+        self.say(f"trial {trial.number}: score {score:.4f}, {result}, {policy} ({origin})")
+        self._draw()
+        return True
+
+    def failed(self, number: int, reason: str) -> None:
+        """Print the line of a trial that ended with an error, and count it as over."""
+        self._under_way.pop(number, None)
+        self._finished += 1
+        self.say(f"trial {number}: failed: {reason}")
+        self._draw()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
         self._console.print(Text(line), soft_wrap=True)
-        self._bar.update(self._task, completed=self._finished * self._max_iterations)
-        if self._finished >= self._trials:
-            study.stop()
+
+    def _draw(self) -> None:
+        best = "" if self._best is None else f", best {self._best:.4f}"
+        numbers = sorted(self._under_way)
+        what = f"trial {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} trials at once"
+        done = self._finished * self._max_iterations + sum(self._under_way.values())
+        self._bar.update(
+            self._task, completed=done, description=f"{what if numbers else 'waiting'}{best}"
+        )
 
     def _warn(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        self._console.print(Text(f"warning: {message}"), soft_wrap=True)
+        self.say(f"warning: {message}")

@@ -178,13 +178,33 @@ def test_results_that_the_database_does_not_take_are_rescued(run, home):
     code, out, err = run("tune", *SMALL, "--trials", 6, "--seed", 1)
     assert (code, err) == (1, "")
     assert "warning: " in out
-    [rescued] = home.glob("lrbench-unstored-*.json")
-    runs = [Run.from_dict(entry) for entry in json.loads(rescued.read_text())]
-    assert len(runs) == 6
+    [waiting] = file.parent.glob("waiting-*.jsonl")
+    assert f"6 results: they wait in {waiting} and follow" in out
     with sqlite3.connect(file) as other:
         other.execute("DROP TRIGGER full")
-    with connect(file) as db:
-        assert db.add(*runs) == 6
+    code, out, err = run("tune", *SMALL, "--trials", 1, "--seed", 2)
+    assert (code, err) == (0, "")
+    assert len(local_runs(home)) == 8
+    assert not waiting.exists()
+
+
+def test_results_that_nothing_takes_are_written_where_one_is(run, home):
+    assert run("tune", *SMALL, "--trials", 1, "--database", "lr.db")[0] == 0
+    with sqlite3.connect(home / "lr.db") as other:
+        other.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON lrbench_runs "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    (home / "taken").write_text("in the place of the data folder")
+    code, out, err = run(
+        *("tune", *SMALL, "--trials", 3, "--seed", 1, "--database", "lr.db"),
+        XDG_DATA_HOME=str(home / "taken"),
+    )
+    assert (code, err) == (1, "")
+    assert "results wait in memory only" in out
+    [rescued] = home.glob("lrbench-unstored-*.json")
+    runs = [Run.from_dict(entry) for entry in json.loads(rescued.read_text())]
+    assert len(runs) == 3
 
 
 def test_a_broken_database_is_refused_and_left_alone(run, home):

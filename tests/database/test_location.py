@@ -9,7 +9,13 @@ import sqlalchemy as sa
 
 from lrbench_hpo.database import connect
 from lrbench_hpo.database.failures import shown
-from lrbench_hpo.database.location import database_url, in_memory, sqlite_file
+from lrbench_hpo.database.location import (
+    database_url,
+    in_memory,
+    sqlite_file,
+    with_password,
+    without_password,
+)
 from lrbench_hpo.errors import DatabaseError
 
 
@@ -69,6 +75,48 @@ def test_what_names_no_database(text, part: str) -> None:
 def test_passwords_are_never_shown() -> None:
     url = sa.make_url("postgresql://me:s3cret@host:5432/lr?password=s3cret&sslpassword=s3cret")
     assert shown(url) == "postgresql://me:***@host:5432/lr"
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("postgresql://me:s3cret@host:5432/lr", "postgresql://me@host:5432/lr"),
+        ("postgresql://me:s3%2F%40@host/lr", "postgresql://me@host/lr"),
+        ("postgresql+psycopg2://me:s3cret@host/lr", "postgresql://me@host/lr"),
+        (
+            "postgresql://me@host/lr?password=s3cret&sslPassword=s3cret&sslmode=require",
+            "postgresql://me@host/lr?sslmode=require",
+        ),
+        ("postgresql:///lr?host=/run/postgresql", "postgresql:///lr?host=%2Frun%2Fpostgresql"),
+        ("postgresql://me@host/lr", "postgresql://me@host/lr"),
+    ],
+)
+def test_without_password_nothing_else_changes(location: str, expected: str) -> None:
+    plain = without_password(location)
+    assert plain == expected
+    there, here = database_url(location), database_url(plain)
+    assert (here.host, here.port, here.database, here.username, here.password) == (
+        *(there.host, there.port, there.database, there.username),
+        None,
+    )
+    assert without_password(plain) == plain
+
+
+@pytest.mark.parametrize(
+    "location",
+    [None, "lr.db", Path("odd:name.db"), "sqlite://", "sqlite:///lr.db", "sqlite:///~/my@lr.db"],
+)
+def test_a_file_has_no_password(location) -> None:
+    assert without_password(location) == location
+
+
+def test_the_environment_gives_a_password_back(monkeypatch) -> None:
+    url, plain = "postgresql://me:s3cret@host/lr", "postgresql://me@host/lr"
+    assert with_password(plain) == plain
+    monkeypatch.setenv("LRBENCH_DATABASE_URL", url)
+    assert with_password(plain) == url
+    for other in ("postgresql://me@host/other", "postgresql://you@host/lr", "lr.db", None):
+        assert with_password(other) == other
 
 
 def test_postgresql_without_its_driver_names_the_pip_command(start_python) -> None:

@@ -1,0 +1,106 @@
+"""One search on Ray: the same program on a laptop, on several machines and in a cloud.
+
+python examples/cluster/search.py                       # a Ray of its own on this machine
+python examples/cluster/search.py --address auto        # the cluster that runs on this machine
+examples/cluster/submit.sh --trials 100 --gpus 0.25     # on a cluster, through `ray job submit`
+
+It joins a cluster only where it is told to: by --address, or by RAY_ADDRESS, which `ray job submit`
+sets. Results go to the LR database of LRBENCH_DATABASE_URL, or to the one in the user's data folder
+of the machine that this program runs on. Run it again with the same name and it goes on where it
+was; with another --name it starts a new search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+import lrbench_hpo
+from lrbench_hpo import LRBenchSearcher, RecordRuns
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Tune a learning-rate policy on Ray.")
+    parser.add_argument("--dataset", default="digits", help="a name, .npz file or image folder")
+    parser.add_argument("--model", default="lenet")
+    parser.add_argument("--data", help="folder of the data set, on every node; else LRBENCH_DATA")
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--max-iterations", type=int, help="budget of a trial; else the recipe's")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs, and threads, of a trial")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs of a trial; 0.25: 4 share one")
+    parser.add_argument("--concurrent", type=int, help="trials at once; default: what fits now")
+    parser.add_argument("--storage", help="folder or URL that every node can write; ~/ray_results")
+    parser.add_argument("--name", help="of the search; the same name goes on with it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--address", help="of a running cluster; else RAY_ADDRESS, else none")
+    return parser.parse_args(arguments)
+
+
+def fitting(cpus: float, gpus: float) -> int:
+    """How many trials the cluster has room for; growing clusters want --concurrent instead."""
+    total = ray.cluster_resources()
+    rooms = [total.get(kind, 0) // each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
+    return max(1, int(min(rooms)))
+
+
+class Lines(tune.Callback):
+    """One line for each trial that ended."""
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        score, status = (trial.last_result.get(name) for name in ("score", "status"))
+        policy = lrbench_hpo.LRPolicy.from_dict(trial.config["lr_policy"])
+        print(f"{trial.trial_id} {status} score {score} {policy}", flush=True)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        print(f"{trial.trial_id} failed: see {trial.error_file}", flush=True)
+
+
+def main() -> None:
+    args = options()
+    ray.init(address=args.address or os.environ.get("RAY_ADDRESS") or "local")
+    config = {"dataset": args.dataset, "model": args.model, "seed": args.seed}
+    given = {"data": args.data, "max_iterations": args.max_iterations}
+    config |= {key: value for key, value in given.items() if value is not None}
+    config["resources"] = {"cpu": args.cpus, "gpu": args.gpus}
+    recorder = RecordRuns()
+    searcher = LRBenchSearcher(seed=args.seed)
+    done = tune.run(
+        lrbench_hpo.train,
+        name=args.name or f"{args.dataset}-{args.model}-{args.seed}",
+        resume="AUTO",  # goes on if there is a search of this name
+        search_alg=searcher,
+        callbacks=[recorder, Lines()],
+        config=config,
+        num_samples=args.trials,
+        max_concurrent_trials=args.concurrent or fitting(args.cpus, args.gpus),
+        storage_path=args.storage,
+        max_failures=3,  # of a trial: it goes on from its last checkpoint
+        raise_on_failed_trial=False,
+        reuse_actors=True,
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+        verbose=0,
+    )
+    states = [trial.status for trial in done.trials]
+    failed = states.count("ERROR")
+    print(f"{states.count('TERMINATED')} of {len(states)} trials ended, {failed} failed")
+    best = done.get_best_trial("score", "max")
+    if best is not None:
+        policy = lrbench_hpo.LRPolicy.from_dict(best.config["lr_policy"])
+        print(f"best: score {best.last_result['score']:.4f} with {policy}")
+    if recorder.waiting:
+        print(f"{len(recorder.waiting)} results wait in {recorder.file} for their database")
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

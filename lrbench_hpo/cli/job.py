@@ -1,0 +1,53 @@
+"""What one `tune` command was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of a `tune` command.
+
+    Attributes:
+        dataset: a name, file or folder.
+        model: a name.
+        trials: how many policies to train.
+        training: data, download, device, amp and seed.
+        storage: where the study is kept.
+        study_name: its name there.
+        json_file: where to write all results.
+        database: URL or file of the LR database.
+        settings: of the search, by the names of `create_study`.
+    """
+
+    dataset: str
+    model: str
+    trials: int
+    training: Mapping[str, Any]
+    storage: str | None
+    study_name: str | None
+    json_file: str | None
+    database: str | None
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """What ``--ray`` and its options ask for; None is the default.
+
+    Attributes:
+        address: of the cluster.
+        cpus: CPUs of a trial.
+        gpus: GPUs of a trial.
+        concurrent: trials at once.
+        scheduler: ``asha`` or ``none``.
+    """
+
+    address: str | None
+    cpus: float | None
+    gpus: float | None
+    concurrent: int | None
+    scheduler: str

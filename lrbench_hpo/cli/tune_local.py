@@ -1,0 +1,95 @@
+"""``tune`` in this process: one trial after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lrbench_hpo.cli import study_output, tables
+from lrbench_hpo.cli.job import Job
+from lrbench_hpo.errors import StudyError
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.console import Console
+
+    from lrbench_hpo.objective import Objective
+    from lrbench_hpo.records import Run
+
+INTERRUPTED = 130
+
+
+def tune_local(job: Job) -> int:
+    """Run a job; the exit status."""
+    if job.study_name and not job.storage:
+        raise click.UsageError("--study-name names a study in a storage: give --storage too")
+    objective, study = _prepare(job)
+    console = tables.console()
+    budget = study_output.print_start(console, study)
+    unstored: tuple[Run, ...] = ()
+    try:
+        interrupted = _optimize(console, study, objective, job, budget)
+    finally:
+        unstored = objective.close()
+        study_output.finish(console, study, unstored, objective.store.file, job.json_file)
+    if interrupted:
+        study_output.print_how_to_go_on(console, study, job.storage)
+        return INTERRUPTED
+    if objective.must_train_again(study):
+        study_output.say(console, "the winner is trained again, for its weights are not at hand")
+    objective.test(study)
+    study_output.print_test(console, study, job.json_file)
+    return 1 if unstored else 0
+
+
+def _prepare(job: Job) -> tuple[Objective, optuna.Study]:
+    """Load the data, open the study, build the network: all that can fail before a trial."""
+    import optuna
+
+    from lrbench_hpo.objective import Objective
+    from lrbench_hpo.study import create_study
+
+    # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    objective = Objective(job.dataset, job.model, database=job.database, **job.training)
+    name = f"{objective.dataset_name}-{job.model}" if job.storage else None
+    study = create_study(
+        objective.dataset_name,
+        job.model,
+        database=objective.database,
+        storage=job.storage,
+        study_name=job.study_name or name,
+        load_if_exists=True,
+        task=objective.task_details,
+        seed=job.training["seed"],
+        **job.settings,
+    )
+    objective.prepare(study)
+    return objective, study
+
+
+def _optimize(
+    console: Console,
+    study: optuna.Study,
+    objective: Objective,
+    job: Job,
+    budget: int,
+) -> bool:
+    """Run the trials; whether Ctrl-C broke them off."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from lrbench_hpo.cli.progress import StudyProgress
+
+    try:
+        with StudyProgress(console, job.trials, budget) as progress:
+            objective.on_progress = progress.moved
+            # Trials that recall a stored result come on top, but not without end.
+            study.optimize(objective, 3 * job.trials + 10, callbacks=[progress.finished])
+    except KeyboardInterrupt:
+        return True
+    except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise StudyError(f"--storage {job.storage}: {reason}") from None
+    return False

@@ -1,0 +1,162 @@
+"""``tune --ray``: the main job, with its trials on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lrbench_hpo.cli import study_output, tables
+from lrbench_hpo.cli.job import Job, OnRay
+from lrbench_hpo.cli.tune_local import INTERRUPTED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lrbench_hpo.ray_search import Share
+    from lrbench_hpo.records import Run
+    from lrbench_hpo.searcher import LRBenchSearcher
+
+# Of these, the trainable wants to know what is given; the rest is the searcher's alone.
+_OF_TRAINING = ("max_iterations", "batch_size", "optimizer")
+
+
+def tune_ray(job: Job, options: OnRay) -> int:
+    """Run a job on Ray; the exit status."""
+    import optuna
+
+    from lrbench_hpo import ray_search
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = checked_storage(job.storage)
+    ray_search.scheduler_for(options.scheduler, max_iterations=1)
+    console = tables.console()
+    with ray_search.connected(options.address) as address:
+        search = Search(job, options)
+        study = search.searcher.study
+        study_output.print_start(console, study)
+        study_output.say(console, search.describe(address))
+        unstored: tuple[Run, ...] = ()
+        try:
+            ended = search.run(console, storage)
+        finally:
+            unstored = search.record.flush()
+            study = search.searcher.study
+            study_output.finish(console, study, unstored, search.record.file, job.json_file)
+        if not ended:
+            study_output.print_how_to_go_on(console, study, job.study_name)
+            return INTERRUPTED
+        search.test()
+        study_output.print_test(console, study, job.json_file)
+    return 1 if unstored else 0
+
+
+class Search:
+    """A search on the cluster that is connected, from its checks to the test of the winner.
+
+    Args:
+        job: what to search.
+        options: of ``--ray``.
+    """
+
+    def __init__(self, job: Job, options: OnRay) -> None:
+        from lrbench_hpo import ray_search
+        from lrbench_hpo.record_runs import RecordRuns
+        from lrbench_hpo.searcher import LRBenchSearcher
+
+        self.job = job
+        self.scheduler_name = options.scheduler
+        self.share: Share = ray_search.share_of(
+            options.cpus, options.gpus, options.concurrent, trials=job.trials
+        )
+        given = {**job.training, **{name: job.settings[name] for name in _OF_TRAINING}}
+        self.config: dict[str, Any] = {
+            "dataset": _absolute(job.dataset),
+            "model": job.model,
+            **{name: value for name, value in given.items() if value is not None},
+            **_data_folder(job.training["data"]),
+        }
+        checked = ray_search.check(self.config, self.share)
+        self.record = RecordRuns(job.database)
+        self.searcher: LRBenchSearcher = LRBenchSearcher(
+            checked["dataset"],
+            job.model,
+            database=job.database,
+            task=checked["task"],
+            seed=job.training["seed"],
+            **job.settings,
+        )
+        budget = self.searcher.settings.scale.max_iterations
+        self.config["max_iterations"] = budget
+        self.scheduler = ray_search.scheduler_for(options.scheduler, budget)
+        self._ended: list[Any] = []
+
+    def describe(self, address: str) -> str:
+        """One line: where trials run, how many at once, with what each."""
+        share = self.share
+        where = "a Ray of your own on this machine" if address == "local" else f"Ray at {address}"
+        each = f"{share.cpus:g} CPU{'s' if share.cpus != 1 else ''}"
+        if share.gpus:
+            each += f" and {share.gpus:g} GPU{'s' if share.gpus != 1 else ''}"
+        return (
+            f"on {where}: {share.concurrent} trials at once, {each} each, scheduler "
+            f"{self.scheduler_name}"
+        )
+
+    def run(self, console: Console, storage: str | None) -> bool:
+        """Run the trials; whether all of them came to an end."""
+        from lrbench_hpo import ray_search
+        from lrbench_hpo.cli.progress import StudyProgress
+        from lrbench_hpo.cli.ray_progress import RayProgress
+
+        budget = self.config["max_iterations"]
+        with StudyProgress(console, self.job.trials, budget) as progress:
+            self._ended = ray_search.run(
+                self.searcher,
+                self.config,
+                share=self.share,
+                trials=self.job.trials,
+                scheduler=self.scheduler,
+                storage=storage,
+                name=self.job.study_name,
+                callbacks=[self.record, RayProgress(progress, self.searcher)],
+                resume=self.job.study_name is not None,
+            )
+        over = [trial for trial in self._ended if trial.is_finished()]
+        return len(over) >= self.job.trials
+
+    def test(self) -> dict[str, Any]:
+        """Measure the winner on the test split."""
+        from lrbench_hpo import ray_search
+
+        return ray_search.test(self.searcher.study, self._ended, self.share)
+
+
+def _absolute(dataset: str) -> str:
+    """A file or folder by a name that is the same wherever a worker runs."""
+    path = Path(dataset).expanduser()
+    return str(path.absolute()) if path.exists() else dataset
+
+
+def _data_folder(data: str | None) -> dict[str, str]:
+    given = data or os.environ.get("LRBENCH_DATA")
+    return {"data": str(Path(given).expanduser().absolute())} if given else {}
+
+
+def checked_storage(storage: str | None) -> str | None:
+    """The folder or URL that Ray keeps an experiment in, in the form that Ray wants.
+
+    Raises:
+        click.UsageError: for an Optuna storage.
+    """
+    if storage is None:
+        return None
+    scheme = storage.partition("://")[0] if "://" in storage else ""
+    if scheme.startswith(("sqlite", "postgresql", "mysql", "journal", "redis")):
+        raise click.UsageError(
+            f"--storage {scheme}://…: with --ray, expected a folder or URL that all nodes can "
+            "write to, such as a shared folder or s3://bucket/path"
+        )
+    return storage if scheme else str(Path(storage).expanduser().absolute())

@@ -1,0 +1,313 @@
+"""A whole search on Ray with the defaults that are right: what ``lrbench-hpo tune --ray`` runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from lrbench_hpo import outcomes
+from lrbench_hpo.database import opened
+from lrbench_hpo.errors import LRBenchError, MissingExtraError, StudyError, UnknownNameError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.recall import same_training
+from lrbench_hpo.records import Run, Task
+from lrbench_hpo.searcher import LRBenchSearcher
+from lrbench_hpo.trainable import Train, check_on_worker, measure_on_worker
+
+try:
+    import ray
+    from ray import tune
+    from ray.exceptions import RayTaskError
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "ray":
+        raise
+    raise MissingExtraError.of("ray", "ray") from error
+
+SCHEDULERS = ("asha", "none")
+LOCAL = "local"
+_ADDRESS = "RAY_ADDRESS"
+_PATIENCE = 5.0  # seconds to reach a cluster
+_MAX_FAILURES = 3  # of a trial: lost nodes and workers; it goes on from its last checkpoint
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial gets of a cluster, and how many run at once.
+
+    Attributes:
+        cpus: CPUs, and threads, of a trial.
+        gpus: GPUs of a trial; a fraction shares one.
+        concurrent: trials at once.
+    """
+
+    cpus: float
+    gpus: float
+    concurrent: int
+
+    def to_dict(self) -> dict[str, float]:
+        """As ``config["resources"]`` of `lrbench_hpo.train`."""
+        return {"cpu": self.cpus, "gpu": self.gpus}
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None) -> Iterator[str]:
+    """A connection to Ray for as long as the block runs: to a cluster, or a private one here.
+
+    Args:
+        address: ``host:port``, ``auto`` or ``ray://…`` of a running cluster; ``local`` for a Ray
+            of one's own on this machine. When None: the environment's ``RAY_ADDRESS``, else
+            ``local``, so that nobody else's cluster is joined unasked.
+
+    Yields:
+        The address.
+
+    Raises:
+        StudyError: when the cluster cannot be reached.
+    """
+    address = address or os.environ.get(_ADDRESS) or LOCAL
+    _refuse_silence(address)
+    dashboard = False if address == LOCAL else None
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
+        raise _unreachable(address, error) from None
+    try:
+        yield address
+    finally:
+        ray.shutdown()
+
+
+def share_of(
+    cpus: float | None = None,
+    gpus: float | None = None,
+    concurrent: int | None = None,
+    *,
+    trials: int,
+) -> Share:
+    """What a trial gets of the cluster that is connected.
+
+    Args:
+        cpus: CPUs of a trial; 1 when None.
+        gpus: GPUs of a trial; when None, 1 where there are GPUs, else 0.
+        concurrent: trials at once; when None, as many as fit.
+        trials: how many there are in all.
+
+    Raises:
+        StudyError: for more than any node has, for such a trial would wait for ever.
+    """
+    cpus = _positive("--cpus-per-trial", 1.0 if cpus is None else cpus)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    if not math.isfinite(gpus) or gpus < 0:
+        raise StudyError(f"--gpus-per-trial {gpus:g}: expected 0, a fraction, or a whole number")
+    if gpus > 1 and gpus != int(gpus):
+        raise StudyError(f"--gpus-per-trial {gpus:g}: above 1, expected a whole number")
+    fitting = [_fit(node, cpus, gpus) for node in nodes]
+    if not any(fitting):
+        largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
+        raise StudyError(
+            f"a trial of {cpus:g} CPUs and {gpus:g} GPUs fits on no node (the largest has "
+            f"{largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}): give smaller "
+            "--cpus-per-trial and --gpus-per-trial"
+        )
+    if concurrent is not None and concurrent < 1:
+        raise StudyError(f"--max-concurrent {concurrent}: expected at least 1")
+    return Share(cpus, gpus, min(concurrent or sum(fitting), trials))
+
+
+def scheduler_for(name: str, max_iterations: int) -> TrialScheduler:
+    """A scheduler that compares trials by iterations, not by how often they reported.
+
+    Args:
+        name: ``asha`` (stops trials that are behind at a quarter of the budget) or ``none``.
+        max_iterations: the budget, in iterations.
+
+    Raises:
+        UnknownNameError: for another name; population based training cannot work here.
+    """
+    if name.lower() in {"pbt", "pb2", "populationbasedtraining"}:
+        raise StudyError(
+            f"--scheduler {name}: population based training changes policies while trials run and "
+            "takes them from no searcher: choose asha or none"
+        )
+    if name not in SCHEDULERS:
+        raise UnknownNameError.among("scheduler", name, SCHEDULERS)
+    if name == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="iteration",
+        metric="score",
+        mode="max",
+        max_t=max_iterations,
+        grace_period=max(1, max_iterations // 4),
+        reduction_factor=2,
+    )
+
+
+def check(config: Mapping[str, Any], share: Share) -> dict[str, Any]:
+    """Load the data and build the network where trials will run, before any of them does.
+
+    Returns:
+        What `check_on_worker` finds.
+
+    Raises:
+        LRBenchError: as on the worker.
+    """
+    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config))
+    return checked
+
+
+def stored_trainings(
+    database: str | None, checked: Mapping[str, Any], max_iterations: int, seed: int
+) -> dict[LRPolicy, Run]:
+    """Runs in the LR database that trials of this search would only repeat, by their policy.
+
+    Args:
+        database: URL or file of the LR database.
+        checked: what `check` found.
+        max_iterations: the budget, in iterations.
+        seed: of weights and data order.
+    """
+    if not checked["repeatable"]:
+        return {}
+    task = Task.from_dict(checked["task"])
+    with opened(database) as db:
+        runs = db.find(task.dataset, task.model)
+    same = same_training(runs, task, max_iterations, seed, checked["environment"])
+    return {run.policy: run for run in same}
+
+
+def run(
+    searcher: LRBenchSearcher,
+    config: Mapping[str, Any],
+    *,
+    share: Share,
+    trials: int,
+    scheduler: TrialScheduler,
+    storage: str | None,
+    name: str | None,
+    callbacks: Sequence[tune.Callback],
+    resume: bool,
+) -> list[Any]:
+    """Run a search on the cluster that is connected; Ctrl-C ends it and keeps what is done.
+
+    Args:
+        searcher: what suggests the policies.
+        config: of `lrbench_hpo.train`.
+        share: what a trial gets.
+        trials: how many.
+        scheduler: of trials.
+        storage: folder or URL that all nodes can write to; ``~/ray_results`` when None.
+        name: of the experiment in the storage.
+        callbacks: of Ray Tune.
+        resume: go on with an experiment of that name, if there is one.
+
+    Returns:
+        Ray's trials.
+    """
+    # Its panels and tables would break through the caller's progress view.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    analysis = tune.run(
+        Train,
+        name=name,
+        config={**config, "resources": share.to_dict()},
+        search_alg=searcher,
+        scheduler=scheduler,
+        num_samples=trials,
+        max_concurrent_trials=share.concurrent,
+        reuse_actors=True,
+        max_failures=_MAX_FAILURES,
+        raise_on_failed_trial=False,
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+        storage_path=storage,
+        callbacks=list(callbacks),
+        resume="AUTO" if resume else None,
+        verbose=0,
+    )
+    searcher.settle()
+    found: list[Any] = analysis.trials
+    return found
+
+
+def test(study: optuna.Study, trials: Sequence[Any], share: Share) -> dict[str, Any]:
+    """Measure the study's winner on the test split, once, with the weights of its checkpoint.
+
+    Raises:
+        StudyError: when no trial has finished without diverging, or its checkpoint is gone.
+    """
+    winner = outcomes.winner(study)
+    if winner is None:
+        raise StudyError(outcomes.NO_WINNER)
+    known = outcomes.tested(study, winner)
+    if known is not None:
+        return known
+    trial_id = winner.user_attrs["trial_id"]
+    trial = next((entry for entry in trials if entry.trial_id == trial_id), None)
+    if trial is None or trial.checkpoint is None:
+        raise StudyError(
+            f"trial {winner.number}: its checkpoint is gone, so it cannot be measured on the test "
+            "split: train its policy again"
+        )
+    measured = {
+        **_on_worker(measure_on_worker, share, trial.config, trial.checkpoint),
+        "trial": winner.number,
+    }
+    study.set_user_attr("test", measured)
+    return measured
+
+
+def _on_worker(function: Any, share: Share, *arguments: Any) -> Any:
+    """Run a function where a trial would run; its errors arrive as they are."""
+    task = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus)
+    try:
+        return ray.get(task.remote(*arguments))
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, LRBenchError):
+            raise type(cause)(str(cause)) from None
+        raise
+
+
+def _refuse_silence(address: str) -> None:
+    """Ray itself tries for over a minute to reach a host where nothing listens."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> StudyError:
+    reason = " ".join(str(error).split())[:300]
+    return StudyError(
+        f"Ray at {address!r}: {reason}: check that `ray status` shows the cluster, or leave the "
+        "address out for a Ray of your own on this machine"
+    )
+
+
+def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    by_cpu = int(node.get("CPU", 0) / cpus + 1e-9)
+    return by_cpu if gpus == 0 else min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9))
+
+
+def _positive(what: str, value: float) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise StudyError(f"{what} {value:g}: expected a number above 0")
+    return value

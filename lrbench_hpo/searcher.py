@@ -1,0 +1,390 @@
+"""Ray Tune's side of the search: the same study, prior and sampler, behind ask and tell."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+
+from lrbench_hpo.ask_tell import AskTell
+from lrbench_hpo.database.location import with_password, without_password
+from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
+from lrbench_hpo.points import POLICY, KnownResult, read_point
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.ranking import ScoreWeights
+from lrbench_hpo.space import SearchSpace
+from lrbench_hpo.study import create_study
+from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
+from lrbench_hpo.trial_results import ended, finite, outcome, position
+from lrbench_hpo.tune_config import (
+    MODES,
+    SHARED,
+    agreed,
+    controller,
+    criteria,
+    experiment_spec,
+    flat,
+    metric_name,
+    mode_name,
+    own_domains,
+    refuse_population_based_training,
+    take_reports_without_metric,
+    with_levels,
+)
+
+try:
+    from ray import cloudpickle
+    from ray.tune.search import Searcher
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "ray":
+        raise
+    raise MissingExtraError.of("ray", "ray") from error
+
+SCORE = "score"
+_UNNAMED = "unnamed"
+
+
+class LRBenchSearcher(Searcher):
+    """Searches LR policies on Ray Tune: ``tune.run(trainable, search_alg=LRBenchSearcher())``.
+
+    The trainable gets the policy as ``config["lr_policy"]``, a dict of always the same keys for
+    `LRPolicy.from_dict`, and the budget as ``config["max_iterations"]``. Domains in your own
+    ``config`` (``tune.loguniform`` and its like) are searched along. The search is that of
+    `create_study`: with the same seed and one trial at a time it suggests the same policies.
+
+    A trial that a scheduler cuts counts as pruned at the iteration it reached: report
+    ``iteration`` (updates so far), so that it can be told from a finished one.
+
+    Args:
+        dataset: name of the data set; ``config["dataset"]`` when None.
+        model: name of the model; ``config["model"]`` when None.
+        metric: what trials are compared by; that of ``tune.run``, or ``score``, when None.
+        mode: ``max`` or ``min``; that of ``tune.run``, or ``max``, when None.
+        max_iterations: budget of a trial, in iterations; ``config["max_iterations"]``, or the
+            task's usual one, when None.
+        batch_size: images in an iteration, where it is not the recipe's.
+        optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
+        objective: ``score``, or ``pareto`` for a sampler that weighs the reported ``top1``,
+            ``iterations_to_best`` and ``loss_difference``; schedulers still see the metric.
+        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for all 34.
+        search_space: a YAML file or space; the one published for the task when None.
+        database: URL or file of the LR database, read once at the start;
+            ``LRBENCH_DATABASE_URL`` or the user's own when None.
+        sampler: any Optuna sampler; TPE when None.
+        score_weights: weights of the score.
+        task: more facts about the task (fields of `Task`).
+        reference_lr: the task's best constant LR, if known.
+        seed: of the default sampler.
+        points_to_evaluate: policies, or configs with ``lr_policy``, to try before all others.
+
+    Raises:
+        LRBenchError: for bad input; what depends on the config, when the experiment starts.
+    """
+
+    _metric: str
+    _mode: str
+
+    def __init__(
+        self,
+        dataset: str | None = None,
+        model: str | None = None,
+        *,
+        metric: str | None = None,
+        mode: str | None = None,
+        max_iterations: int | None = None,
+        batch_size: int | None = None,
+        optimizer: str | None = None,
+        objective: str = SCORE,
+        functions: str | Sequence[str] | None = None,
+        search_space: str | Path | SearchSpace | None = None,
+        database: str | Path | None = None,
+        sampler: optuna.samplers.BaseSampler | None = None,
+        score_weights: ScoreWeights | Mapping[str, float] | None = None,
+        task: Mapping[str, Any] | None = None,
+        reference_lr: float | None = None,
+        seed: int | None = None,
+        points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(metric_name(metric) or SCORE, mode_name(mode) or "max")
+        self._given = {"metric": metric, "mode": mode}
+        if objective not in OBJECTIVES:
+            raise UnknownNameError.among("objective", objective, OBJECTIVES)
+        if database is not None and not isinstance(database, (str, Path)):
+            raise StudyError(
+                f"database={type(database).__name__}: Ray copies and saves the searcher, and no "
+                "connection can be: give the database's URL or file"
+            )
+        weights = None if score_weights is None else ScoreWeights.of(score_weights).to_dict()
+        self._shared = dict(
+            zip(
+                SHARED,
+                (dataset, model, max_iterations, batch_size, optimizer, weights),
+                strict=True,
+            )
+        )
+        self._options: dict[str, Any] = {
+            "objective": objective,
+            "functions": functions,
+            "search_space": search_space,
+            "database": database,
+            "sampler": sampler,
+            "task": task,
+            "reference_lr": reference_lr,
+            "seed": seed,
+        }
+        self._points = list(points_to_evaluate or ())
+        self._known: list[KnownResult] = []
+        self._trials: AskTell | None = None
+        self._task: dict[str, Any] = {}
+        self._at_once: int | None = None
+        self._added: dict[str, Any] = {}
+        self._stop: Mapping[str, Any] = {}
+        self._seen: dict[str, Mapping[str, Any]] = {}
+        self._complained = False
+        take_reports_without_metric()
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study behind the search, in memory; its trials know Ray's ``trial_id``.
+
+        Raises:
+            StudyError: before the search has begun, when its task may still come from a config.
+        """
+        return self._named().study
+
+    @property
+    def settings(self) -> StudySettings:
+        """What is searched: task, space, budget, reference LR."""
+        return self._named().settings
+
+    def number(self, trial_id: str) -> int | None:
+        """The number that one of Ray's trials has in the study, if it is of this search."""
+        return None if self._trials is None else self._trials.number(trial_id)
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Take metric, mode, data set, model and own domains from an experiment (called by Ray).
+
+        Raises:
+            StudyError: for a config that has a policy already, or contradicts the searcher.
+        """
+        own = own_domains(config)
+        metric, mode = metric_name(metric), mode_name(mode)
+        if self._trials is not None:  # restored, or used for an experiment before
+            agreed(self._task, config)
+            self._given = {"metric": self._metric, "mode": self._mode}
+        self._metric = self._agreed("metric", metric) or SCORE
+        self._mode = self._agreed("mode", mode) or "max"
+        self._stop = criteria(spec.get("stop"))
+        if self._trials is not None:
+            return self._trials.own == own
+        self._trials = self._begin(config, own)
+        return True
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Limit the live trials (called by Ray's ``ConcurrencyLimiter``).
+
+        Ray's own limit would keep the result of a trial that is run again after an error.
+        """
+        self._at_once = max_concurrent
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next policy, and values of the config's own domains (called by Ray).
+
+        None when as many trials are live as may be.
+        """
+        trials = self._ready()
+        if not trials.known:
+            host = controller()
+            refuse_population_based_training(host)
+            self._stop = self._stop or criteria(experiment_spec(host).get("stop"))
+        if self._at_once is not None and len(trials.live) >= self._at_once:
+            return None
+        policy, own = trials.ask(trial_id)
+        return {**self._added, **with_levels(own), POLICY: policy.to_dict()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note how far a trial is (called by Ray)."""
+        trials = self._ready()
+        if trial_id not in trials.known:
+            return
+        self._seen[trial_id] = {key: result[key] for key in result if not key.startswith("config/")}
+        value, iteration = finite(result.get(self._metric)), position(result)
+        if value is not None and iteration is not None:
+            trials.report(trial_id, iteration, value)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study how a trial ended (called by Ray)."""
+        trials = self._ready()
+        seen = self._seen.pop(trial_id, {})
+        last = result or seen
+        key = "training_iteration"
+        budget = trials.settings.scale.max_iterations
+        if key not in last and finite(last.get(self._metric)) is not None:
+            error = False  # a mean over seeds, with the error of the last one only
+        status = outcome(
+            last,
+            error=error,
+            metric=self._metric,
+            budget=budget,
+            # Ray shows a searcher no report that a scheduler answers with "stop".
+            cut=last.get(key) != seen.get(key),
+            stop=self._stop,
+        )
+        status = self._without_missing(status, last, error)
+        trials.tell(trial_id, ended(last, status, self._metric, budget))
+
+    def add_evaluated_point(
+        self,
+        parameters: LRPolicy | Mapping[str, Any],
+        value: float | Mapping[str, Any],
+        error: bool = False,
+        pruned: bool = False,
+        intermediate_values: list[float] | None = None,
+    ) -> None:
+        """Let the search know a result from elsewhere; it counts as a trial of its own.
+
+        Args:
+            parameters: a config with ``lr_policy``, a policy, or parameters of a trial.
+            value: its metric; with ``objective="pareto"``, a mapping with ``top1``,
+                ``iterations_to_best`` and ``loss_difference``, as a trial reports.
+            error: whether it failed.
+            pruned: whether it was stopped early.
+            intermediate_values: the metric at its reports, in order.
+
+        Raises:
+            LRBenchError: for parameters that are no point of the space.
+        """
+        status = "failed" if error else "pruned" if pruned else "complete"
+        known = KnownResult(parameters, value, status, list(intermediate_values or ()))
+        if self._trials is None:
+            self._known.append(known)
+        else:
+            self._add(self._trials, known)
+
+    def settle(self) -> None:
+        """End the trials that Ray never reported the end of, as when ``time_budget_s`` was up."""
+        for trial_id in self._trials.live if self._trials is not None else ():
+            self.on_trial_complete(trial_id)
+
+    def get_state(self) -> dict[str, Any]:
+        """All there is to save; no connection, no password."""
+        return self.__getstate__()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `get_state`."""
+        self.__setstate__(state)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the state to a file (called by Ray)."""
+        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.get_state()))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Go on from a file of `save`; like all of Ray's files it must come from a friend."""
+        self.set_state(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        options = {**self._options, "database": without_password(self._options["database"])}
+        return {**self.__dict__, "_options": options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        take_reports_without_metric()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LRBenchSearcher:
+        # A copy within the process keeps the password that a file must not hold.
+        made = type(self).__new__(type(self))
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
+    def _ready(self) -> AskTell:
+        if self._trials is None:
+            self._trials = self._begin({}, {})  # Ray tells nothing of an empty config
+        return self._trials
+
+    def _named(self) -> AskTell:
+        if self._trials is None and not (self._shared["dataset"] and self._shared["model"]):
+            raise StudyError(
+                "searcher: the search has not begun, and its data set and model may come from "
+                "the experiment's config: run it first, or give them to LRBenchSearcher"
+            )
+        return self._ready()
+
+    def _begin(self, config: Mapping[str, Any], own: Mapping[str, BaseDistribution]) -> AskTell:
+        """Make the study: all that can fail does so here, before the first trial."""
+        shared = agreed(self._shared, config)
+        named = all(isinstance(shared[name], str) for name in ("dataset", "model"))
+        options = {**self._options, "database": with_password(self._options["database"])}
+        if not named:
+            # Results of nobody-knows-what are no evidence; the published ones do no harm.
+            options["database"] = "sqlite://"
+        names = {
+            name: shared[name] if isinstance(shared[name], str) else _UNNAMED
+            for name in ("dataset", "model")
+        }
+        points = [flat(point, own) for point in self._points]
+        study = create_study(**{**shared, **names}, **options, points_to_evaluate=points)
+        crowded = None
+        if options["sampler"] is None:
+            crowded = optuna.samplers.TPESampler(
+                seed=options["seed"], constant_liar=False, multivariate=False
+            )
+        trials = AskTell(study, own, crowded=crowded, sign=MODES[self._mode])
+        space, scale = trials.settings.space, trials.settings.scale
+        for place, point in enumerate(points):  # their own values too are within their ranges
+            read_point(f"points_to_evaluate[{place}]", point, space, scale, own)
+        self._added = {
+            name: value
+            for name, value in shared.items()
+            if value is not None and config.get(name) is None
+        }
+        self._added["max_iterations"] = scale.max_iterations
+        for known in self._known:
+            self._add(trials, known)
+        self._task = {**shared, "max_iterations": scale.max_iterations}
+        return trials
+
+    def _add(self, trials: AskTell, known: KnownResult) -> None:
+        where, settings = "add_evaluated_point", trials.settings
+        given = flat(known.point, trials.own)
+        point = read_point(where, given, settings.space, settings.scale, trials.own)
+        result, status = known.told(where, self._wanted)
+        end = ended(result, status, self._metric, settings.scale.max_iterations)
+        trials.add(point, end, dict(enumerate(known.reports, start=1)))
+
+    def _agreed(self, what: str, theirs: str | None) -> str | None:
+        mine = self._given[what]
+        if mine is not None and theirs is not None and mine != theirs:
+            raise StudyError(
+                f"{what}={mine!r} in LRBenchSearcher, {theirs!r} in the experiment: give it once"
+            )
+        return mine or theirs
+
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        """What every trial has to report."""
+        return (self._metric,) if self._options["objective"] == SCORE else (self._metric, "top1")
+
+    def _without_missing(self, status: str, result: Mapping[str, Any], error: bool) -> str:
+        """The status; ``failed`` for a trial that did not report what it is compared by."""
+        missing = [name for name in self._wanted if result.get(name) is None]
+        if error or status == "diverged" or not missing:
+            return status
+        if result and not self._complained:
+            self._complained = True
+            reported = ", ".join(sorted(key for key in result if finite(result[key]) is not None))
+            warnings.warn(
+                f"metric {missing[0]!r} is not in a trial's report, so the trial counts as failed; "
+                f"reported numbers: {reported}; report it, or give another metric=",
+                stacklevel=3,
+            )
+        return "failed"

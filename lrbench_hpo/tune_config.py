@@ -1,0 +1,187 @@
+"""What a Ray Tune experiment says to a searcher: in its config, and only if one looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+
+from lrbench_hpo.errors import MissingExtraError, StudyError
+from lrbench_hpo.points import POLICY
+from lrbench_hpo.ranking import ScoreWeights
+from lrbench_hpo.records import canonical_name
+from lrbench_hpo.suggest import FUNCTION
+
+try:
+    from ray.tune.schedulers import PopulationBasedTraining
+    from ray.tune.search.optuna import OptunaSearch
+    from ray.tune.utils import flatten_dict
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "ray":
+        raise
+    raise MissingExtraError.of("ray", "ray") from error
+
+MODES: Mapping[str, int] = {"max": 1, "min": -1}
+# What `lrbench_hpo.train` reads too: given to the searcher or in the config, once is enough.
+SHARED = ("dataset", "model", "max_iterations", "batch_size", "optimizer", "score_weights")
+
+
+def metric_name(metric: Any) -> str | None:
+    """The name of a metric, or None.
+
+    Raises:
+        StudyError: for anything but one name.
+    """
+    if metric is None or (isinstance(metric, str) and metric):
+        return metric
+    raise StudyError(
+        f"metric={metric!r}: expected one name, for schedulers compare one number; for several "
+        "objectives give objective='pareto'"
+    )
+
+
+def mode_name(mode: Any) -> str | None:
+    """``max``, ``min`` or None.
+
+    Raises:
+        StudyError: for anything else.
+    """
+    if mode is None or (isinstance(mode, str) and mode in MODES):
+        return mode
+    raise StudyError(
+        f"mode={mode!r}: expected 'max' or 'min'; for several objectives give objective='pareto'"
+    )
+
+
+def agreed(mine: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a searcher and its experiment's config say of the task, together.
+
+    Raises:
+        StudyError: where they contradict each other.
+    """
+    shared = dict(mine)
+    for name, here in mine.items():
+        there = config.get(name)
+        if there is None:
+            continue
+        if here is not None and not _same(name, here, there):
+            raise StudyError(
+                f"{name}={here!r} in LRBenchSearcher, {there!r} in config: give it once"
+            )
+        shared[name] = there
+    return shared
+
+
+def own_domains(config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """The domains in a config, as Ray turns them into Optuna's; names with ``/`` between levels.
+
+    Raises:
+        StudyError: for a config that has a policy, or a domain that cannot be searched.
+    """
+    if POLICY in config:
+        raise StudyError(
+            f"config has {POLICY!r} already, which LRBenchSearcher chooses: take it out, or give "
+            "it as points_to_evaluate"
+        )
+    try:
+        own: dict[str, BaseDistribution] = OptunaSearch.convert_search_space(dict(config))
+    except ValueError as error:
+        raise StudyError(
+            f"config: {' '.join(str(error).split())} Give a domain such as tune.uniform, "
+            "tune.loguniform, tune.randint or tune.choice"
+        ) from None
+    for name in own:
+        if name == FUNCTION or name.partition("/")[0] in SHARED:
+            raise StudyError(
+                f"config[{name!r}]: the task of a search is one: give a value, not a domain"
+            )
+    return own
+
+
+def flat(point: Any, own: Mapping[str, BaseDistribution]) -> Any:
+    """A point with only its policy and the values that are searched, names as the study's."""
+    if not isinstance(point, Mapping) or not {POLICY, FUNCTION} & point.keys():
+        return point
+    by_path = {**flatten_dict(dict(point)), **point}
+    mine = (POLICY, FUNCTION, *own)
+    function = f"{point.get(FUNCTION)}."
+    return {name: by_path[name] for name in by_path if name in mine or name.startswith(function)}
+
+
+def with_levels(flat_values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts from names with ``/`` between levels.
+
+    >>> with_levels({"lr": 1, "data/crop": 2, "data/kind": "a"})
+    {'lr': 1, 'data': {'crop': 2, 'kind': 'a'}}
+    """
+    levels: dict[str, Any] = {}
+    for name, value in flat_values.items():
+        *parents, last = name.split("/")
+        place = levels
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return levels
+
+
+def criteria(stop: Any) -> dict[str, Any]:
+    """An experiment's stopping criteria by the name of a number; none for any other kind."""
+    return dict(stop) if isinstance(stop, Mapping) else {}
+
+
+def controller() -> Any:
+    """Ray's controller, if it is what asks; no searcher is given it, so this looks at the stack."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        asking = frame.f_locals.get("self")
+        if hasattr(asking, "_scheduler_alg"):
+            return asking
+    return None
+
+
+def experiment_spec(host: Any) -> Mapping[str, Any]:
+    """What an experiment was given; Ray tells a searcher nothing when its config is empty.
+
+    Args:
+        host: Ray's controller.
+    """
+    experiment = getattr(getattr(host, "_search_alg", None), "_experiment", None)
+    return {} if experiment is None else dict(experiment.spec)
+
+
+def refuse_population_based_training(host: Any) -> None:
+    """Say what to do instead, before Ray refuses the pair without saying why.
+
+    Args:
+        host: Ray's controller.
+
+    Raises:
+        StudyError: if its scheduler is one that takes no searcher.
+    """
+    scheduler = getattr(host, "_scheduler_alg", None)
+    if isinstance(scheduler, PopulationBasedTraining):
+        name = type(scheduler).__name__
+        raise StudyError(
+            f"{name} changes policies while trials run and takes them from no searcher: use "
+            f"ASHAScheduler(time_attr='iteration') with LRBenchSearcher, or {name} without "
+            "search_alg"
+        )
+
+
+def take_reports_without_metric() -> None:
+    """Let a trial lack the metric: otherwise Ray ends all trials for one such report."""
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+
+
+def _same(name: str, mine: Any, theirs: Any) -> bool:
+    if name in {"dataset", "model"} and isinstance(mine, str) and isinstance(theirs, str):
+        return canonical_name(mine) == canonical_name(theirs)
+    if name == "score_weights":
+        return ScoreWeights.of(mine) == ScoreWeights.of(theirs)
+    if not isinstance(mine, (str, int, float)) and not isinstance(theirs, (str, int, float)):
+        return True  # objects, which Ray has replaced in the config
+    return bool(mine == theirs)

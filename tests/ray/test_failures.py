@@ -1,0 +1,221 @@
+"""Whatever dies, every trial is accounted for: stored once, told once, and none twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+from ray import tune
+
+import lrbench_hpo
+from lrbench_hpo import LRBenchSearcher, RecordRuns
+
+CONFIG = {"dataset": "digits", "model": "mlp", "max_iterations": 200, "resources": {"cpu": 1}}
+OPTIONS = {
+    "max_concurrent_trials": 3,
+    "max_failures": 3,
+    "raise_on_failed_trial": False,
+    "reuse_actors": True,
+    "verbose": 0,
+}
+
+
+class Kill(tune.Callback):
+    """Does something to the first trial that `choose` likes, in the middle of its training."""
+
+    def __init__(self, deed, choose=lambda trial: True):
+        self.deed = deed
+        self.choose = choose
+        self.victim = None
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if self.victim is None and result["training_iteration"] == 2 and self.choose(trial):
+            assert not result["done"]
+            self.victim = trial.trial_id
+            self.deed(trial)
+
+
+def search(tmp_path, trainable=lrbench_hpo.train, *, count, callbacks=(), config=CONFIG, **options):
+    """Run a search; its trials, its searcher, and what it stored."""
+    file = tmp_path / "lr.db"
+    searcher = LRBenchSearcher(database=file, seed=0, **options)
+    recorder = RecordRuns(file, folder=tmp_path / "waiting")
+    done = tune.run(
+        trainable,
+        search_alg=searcher,
+        callbacks=[recorder, *callbacks],
+        config=config,
+        num_samples=count,
+        storage_path=str(tmp_path / "results"),
+        **OPTIONS,
+    )
+    assert recorder.waiting == ()
+    return done.trials, searcher, stored(file)
+
+
+def stored(file):
+    with lrbench_hpo.connect(file) as db:
+        return db.find(source="local")
+
+
+def asked_for(searcher):
+    """The study's trials but for known-good points that wait for a further one to take them."""
+    told = searcher.study.get_trials(deepcopy=False)
+    return [trial for trial in told if trial.state != TrialState.WAITING]
+
+
+def accounted_for(trials, searcher, runs):
+    """Every trial ended, and is stored and told once; no policy was tried twice."""
+    ids = sorted(trial.trial_id for trial in trials)
+    assert sorted(run.notes["ray_trial"] for run in runs) == ids
+    told = asked_for(searcher)
+    assert sorted(trial.user_attrs["trial_id"] for trial in told) == ids
+    assert TrialState.RUNNING not in {trial.state for trial in told}
+    assert max(Counter(run.policy for run in runs).values()) == 1
+    assert {trial.user_attrs["trial_id"]: trial.user_attrs["status"] for trial in told} == {
+        run.notes["ray_trial"]: run.status for run in runs
+    }
+
+
+def all_complete(runs):
+    return {(run.status, run.curve[-1].iteration) for run in runs} == {("complete", 200)}
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_in_the_middle_of_a_trial(cluster, tmp_path):
+    kill = Kill(lambda trial: os.kill(trial.temporary_state.location.pid, signal.SIGKILL))
+    trials, searcher, runs = search(tmp_path, count=6, callbacks=[kill])
+    accounted_for(trials, searcher, runs)
+    assert all_complete(runs)
+    assert {t.trial_id for t in trials if t.num_failures} == {kill.victim}
+
+
+@pytest.mark.slow
+def test_a_node_is_lost_in_the_middle_of_a_trial(cluster, tmp_path):
+    def node_of(trial):
+        raylet = psutil.Process(trial.temporary_state.location.pid).ppid()
+        for node in cluster.worker_nodes:
+            if node.all_processes["raylet"][0].process.pid == raylet:
+                return node
+        return None  # the first node, which the test is connected to
+
+    kill = Kill(lambda trial: cluster.remove_node(node_of(trial), allow_graceful=False), node_of)
+    trials, searcher, runs = search(tmp_path, count=6, callbacks=[kill])
+    accounted_for(trials, searcher, runs)
+    assert all_complete(runs)
+    assert kill.victim in {t.trial_id for t in trials if t.num_failures}
+    assert len(cluster.worker_nodes) == 1
+
+
+DRIVER = """
+    import sys
+    import ray
+    from ray import tune
+    import lrbench_hpo
+    from lrbench_hpo import LRBenchSearcher, RecordRuns
+
+    address, folder = sys.argv[1:]
+    ray.init(address=address, log_to_driver=False)
+    searcher = LRBenchSearcher(database=f"{{folder}}/lr.db", seed=0)
+    done = tune.run(
+        lrbench_hpo.train,
+        name="one",
+        resume="AUTO",
+        search_alg=searcher,
+        callbacks=[RecordRuns(f"{{folder}}/lr.db", folder=f"{{folder}}/waiting")],
+        config={config},
+        num_samples=12,
+        storage_path=f"{{folder}}/results",
+        **{options},
+    )
+    for trial in done.trials:
+        print("trial", trial.trial_id, trial.status)
+    for trial in searcher.study.trials:
+        if trial.state.name != "WAITING":
+            print("told", trial.user_attrs["trial_id"], trial.state.name)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", [1, 6])
+def test_the_driver_is_killed_and_the_experiment_goes_on(cluster, tmp_path, ended):
+    program = tmp_path / "driver.py"
+    program.write_text(textwrap.dedent(DRIVER.format(config=CONFIG, options=OPTIONS)))
+    command = [sys.executable, "-P", program, cluster.address, tmp_path]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "lr.db").exists() or len(stored(tmp_path / "lr.db")) < ended:
+            assert first.poll() is None
+            time.sleep(0.05)
+    finally:
+        first.kill()
+        first.wait()
+    before = stored(tmp_path / "lr.db")
+    assert len(before) < 12
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    lines = [line.split() for line in again.stdout.splitlines()]
+    trials = {line[1]: line[2] for line in lines if line[0] == "trial"}
+    told = [line[1:] for line in lines if line[0] == "told"]
+    runs = stored(tmp_path / "lr.db")
+    assert len(trials) == 12
+    assert set(trials.values()) == {"TERMINATED"}
+    assert sorted(told) == sorted([trial_id, "COMPLETE"] for trial_id in trials)
+    assert len(runs) == 12
+    assert len({run.policy for run in runs}) == 12
+    assert all_complete(runs)
+    assert {run.uid for run in before} <= {run.uid for run in runs}
+
+
+def raises(config):
+    raise OSError("no space left on device")
+
+
+def raises_after_a_report(config):
+    tune.report({"score": 0.5, "top1": 0.5, "iteration": 20})
+    raise OSError("no space left on device")
+
+
+def reports_nan(config):
+    tune.report({"score": float("nan"), "iteration": 200})
+
+
+def reports_no_metric(config):
+    tune.report({"iteration": 200})
+
+
+OWN = {"dataset": "digits", "model": "own", "max_iterations": 200}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "status", "state"),
+    [
+        (raises, "failed", TrialState.FAIL),
+        (raises_after_a_report, "failed", TrialState.FAIL),
+        (reports_nan, "diverged", None),
+        (reports_no_metric, "failed", TrialState.FAIL),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_trainables_that_break(local_ray, tmp_path, monkeypatch, trainable, status, state):
+    monkeypatch.setitem(OPTIONS, "max_failures", 0)
+    trials, searcher, runs = search(tmp_path, trainable, count=3, config=OWN)
+    told = asked_for(searcher)
+    assert {trial.user_attrs["status"] for trial in told} == {status}
+    assert state is None or {trial.state for trial in told} == {state}
+    assert {run.status for run in runs} == {status}
+    accounted_for(trials, searcher, runs)
+
+
+@pytest.mark.slow
+def test_all_of_twenty_trials_diverge(local_ray, tmp_path):
+    trials, searcher, runs = search(tmp_path, count=20, reference_lr=30.0)
+    accounted_for(trials, searcher, runs)
+    assert {run.status for run in runs} == {"diverged"}
+    assert {trial.status for trial in trials} == {"TERMINATED"}
