@@ -8,8 +8,8 @@ number of reports), each on a Ray of its own that is started anew for every turn
 * ``plain, reused``: the same with ``reuse_actors=True``.
 * ``lrbench_hpo.train``: with ``reuse_actors=True``, as ``lrbench-hpo tune --ray`` sets it.
 
-Figures are seconds of `tune.run` by trials, and the gap between the ends of two trials that follow
-each other, which leaves out what is paid once. Ray's own start is in neither.
+Figures are seconds of `tune.run` by trials, and of each trial after the first ones (as many as run
+at once), which leaves out what is paid once. Ray's own start is in neither.
 
 Latency of a suggestion, with 1,000 trials live, after the results of so many earlier trials:
 
@@ -90,7 +90,7 @@ class Ends(tune.Callback):
 
 
 def seconds_per_trial(trainable: Any, reuse: bool, args: argparse.Namespace) -> tuple[float, float]:
-    """Of a whole `tune.run` by its trials, and from one trial's end to the next one's."""
+    """Of a whole `tune.run` by its trials, and of each trial after the first ones."""
     policies = [LRPolicy("FIX", k0=0.01 + 0.001 * n).to_dict() for n in range(args.trials)]
     config = {"dataset": args.dataset, "model": "lenet", "max_iterations": args.iterations}
     config |= {"data": args.data, "lr_policy": tune.grid_search(policies)}
@@ -118,8 +118,9 @@ def seconds_per_trial(trainable: Any, reuse: bool, args: argparse.Namespace) -> 
     finally:
         ray.shutdown()
     assert [trial.status for trial in done.trials] == ["TERMINATED"] * args.trials
-    gaps = [b - a for a, b in zip(ends.times, ends.times[1:], strict=False)]
-    return took / args.trials, statistics.median(gaps)
+    first = args.concurrent
+    later = (ends.times[-1] - ends.times[first - 1]) / (args.trials - first)
+    return took / args.trials, later
 
 
 def trials(args: argparse.Namespace) -> None:
@@ -144,7 +145,7 @@ def trials(args: argparse.Namespace) -> None:
             f"{statistics.median(each) / first:5.2f}x"
             for each, first in zip(zip(*figures, strict=True), base, strict=True)
         ]
-        print(f"{name:18}  a trial: {columns[0]}   after the last one: {columns[1]}")
+        print(f"{name:18}  a trial: {columns[0]}   each later one: {columns[1]}")
 
 
 def earlier_study(count: int, settings: StudySettings) -> optuna.Study:

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 from lrbench_hpo import outcomes
-from lrbench_hpo.points import Point
+from lrbench_hpo.points import POLICY, Point
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_in, suggest_value
@@ -112,6 +112,27 @@ class AskTell:
         state, values = self._verdict(end)
         self.study.tell(trial, values, state)
 
+    def adopt(self, trial_id: str, config: Mapping[str, Any]) -> bool:
+        """Take a trial that nobody asked for as a failed one that is run again.
+
+        Args:
+            trial_id: an unknown id.
+            config: what it was run with, names with ``/`` between levels.
+
+        Returns:
+            Whether there is such a failed trial.
+        """
+        for old_id, number in self._numbers.items():
+            trial = self.study.get_trials(deepcopy=False)[number]
+            was = {f"{POLICY}/{key}": value for key, value in trial.user_attrs["policy"].items()}
+            was |= {name: trial.params[name] for name in self.own}
+            same = all(config.get(name) == value for name, value in was.items())
+            if trial.state == TrialState.FAIL and same:
+                del self._numbers[old_id]
+                self._numbers[trial_id] = number
+                return True
+        return False
+
     def add(
         self,
         point: Point,
@@ -136,7 +157,8 @@ class AskTell:
             return {"status": "failed"}
         score = -1.0 if end.value is None else self.sign * end.value
         if end.run is not None:
-            return outcomes.attributes(end.run, end.status, score)
+            # Whoever stores the run adds notes of its own, and with them another uid.
+            return {**outcomes.attributes(end.run, end.status, score), "run": None}
         return {**end.metrics, "status": end.status, "score": score}
 
     def _verdict(self, end: Ended) -> tuple[TrialState, float | Sequence[float] | None]:
@@ -159,8 +181,11 @@ class AskTell:
             return
         before = self.study.get_trials(deepcopy=False)[number]
         if before.state == TrialState.FAIL:
-            told = {**before.user_attrs}
-            self._add(before.params, before.distributions, told, end, before.intermediate_values)
+            told = {**before.user_attrs, TRIAL_ID: trial_id}
+            reports = dict(before.intermediate_values)
+            if end.iteration is not None and end.value is not None:
+                reports[end.iteration] = self.sign * end.value
+            self._add(before.params, before.distributions, told, end, reports)
             self._numbers[trial_id] = len(self.study.get_trials(deepcopy=False)) - 1
 
     def _add(

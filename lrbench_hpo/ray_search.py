@@ -20,7 +20,12 @@ from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.recall import same_training
 from lrbench_hpo.records import Run, Task
 from lrbench_hpo.searcher import LRBenchSearcher
-from lrbench_hpo.trainable import Train, check_on_worker, measure_on_worker
+from lrbench_hpo.trainable import (
+    Train,
+    check_on_worker,
+    measure_on_worker,
+    train_on_worker,
+)
 
 try:
     import ray
@@ -91,6 +96,22 @@ def connected(address: str | None = None) -> Iterator[str]:
         ray.shutdown()
 
 
+def checked_amounts(cpus: float | None, gpus: float | None, concurrent: int | None) -> None:
+    """Refuse what no cluster can give, before any is asked.
+
+    Raises:
+        StudyError: for such an amount.
+    """
+    if cpus is not None and not 0 < cpus < math.inf:
+        raise StudyError(f"--cpus-per-trial {cpus:g}: expected a number above 0")
+    if gpus is not None and not 0 <= gpus < math.inf:
+        raise StudyError(f"--gpus-per-trial {gpus:g}: expected 0, a fraction, or a whole number")
+    if gpus is not None and gpus > 1 and gpus != int(gpus):
+        raise StudyError(f"--gpus-per-trial {gpus:g}: above 1, expected a whole number")
+    if concurrent is not None and concurrent < 1:
+        raise StudyError(f"--max-concurrent {concurrent}: expected at least 1")
+
+
 def share_of(
     cpus: float | None = None,
     gpus: float | None = None,
@@ -109,14 +130,10 @@ def share_of(
     Raises:
         StudyError: for more than any node has, for such a trial would wait for ever.
     """
-    cpus = _positive("--cpus-per-trial", 1.0 if cpus is None else cpus)
+    cpus = 1.0 if cpus is None else cpus
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    if not math.isfinite(gpus) or gpus < 0:
-        raise StudyError(f"--gpus-per-trial {gpus:g}: expected 0, a fraction, or a whole number")
-    if gpus > 1 and gpus != int(gpus):
-        raise StudyError(f"--gpus-per-trial {gpus:g}: above 1, expected a whole number")
     fitting = [_fit(node, cpus, gpus) for node in nodes]
     if not any(fitting):
         largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
@@ -125,8 +142,6 @@ def share_of(
             f"{largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}): give smaller "
             "--cpus-per-trial and --gpus-per-trial"
         )
-    if concurrent is not None and concurrent < 1:
-        raise StudyError(f"--max-concurrent {concurrent}: expected at least 1")
     return Share(cpus, gpus, min(concurrent or sum(fitting), trials))
 
 
@@ -244,31 +259,58 @@ def run(
     return found
 
 
-def test(study: optuna.Study, trials: Sequence[Any], share: Share) -> dict[str, Any]:
-    """Measure the study's winner on the test split, once, with the weights of its checkpoint.
+def checkpoint_of_winner(study: optuna.Study, trials: Sequence[Any]) -> Any:
+    """The checkpoint with the winner's weights; None when this search has not trained it.
+
+    Args:
+        study: the searcher's.
+        trials: of Ray.
 
     Raises:
-        StudyError: when no trial has finished without diverging, or its checkpoint is gone.
+        StudyError: when no trial has finished without diverging.
     """
+    winner = outcomes.winner(study)
+    if winner is None:
+        raise StudyError(outcomes.NO_WINNER)
+    if winner.user_attrs.get("recalled"):
+        return None
+    wanted = winner.user_attrs["trial_id"]
+    return next((trial.checkpoint for trial in trials if trial.trial_id == wanted), None)
+
+
+def test(
+    study: optuna.Study, trials: Sequence[Any], config: Mapping[str, Any], share: Share
+) -> dict[str, Any]:
+    """Measure the study's winner on the test split, once.
+
+    A winner whose weights are not at hand is trained again.
+
+    Args:
+        study: the searcher's.
+        trials: of Ray.
+        config: of `lrbench_hpo.train`, without a policy.
+        share: what a trial gets.
+
+    Raises:
+        StudyError: when no trial has finished without diverging.
+    """
+    checkpoint = checkpoint_of_winner(study, trials)
     winner = outcomes.winner(study)
     if winner is None:
         raise StudyError(outcomes.NO_WINNER)
     known = outcomes.tested(study, winner)
     if known is not None:
         return known
-    trial_id = winner.user_attrs["trial_id"]
-    trial = next((entry for entry in trials if entry.trial_id == trial_id), None)
-    if trial is None or trial.checkpoint is None:
-        raise StudyError(
-            f"trial {winner.number}: its checkpoint is gone, so it cannot be measured on the test "
-            "split: train its policy again"
-        )
-    measured = {
-        **_on_worker(measure_on_worker, share, trial.config, trial.checkpoint),
-        "trial": winner.number,
-    }
+    config = {**config, "lr_policy": winner.user_attrs["policy"]}
+    measured = (
+        _on_worker(train_on_worker, share, config)
+        if checkpoint is None
+        else _on_worker(measure_on_worker, share, config, checkpoint)
+    )
+    measured["trial"] = winner.number
     study.set_user_attr("test", measured)
-    return measured
+    found: dict[str, Any] = measured
+    return found
 
 
 def _on_worker(function: Any, share: Share, *arguments: Any) -> Any:
@@ -305,9 +347,3 @@ def _unreachable(address: str, error: Exception) -> StudyError:
 def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
     by_cpu = int(node.get("CPU", 0) / cpus + 1e-9)
     return by_cpu if gpus == 0 else min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9))
-
-
-def _positive(what: str, value: float) -> float:
-    if not math.isfinite(value) or value <= 0:
-        raise StudyError(f"{what} {value:g}: expected a number above 0")
-    return value

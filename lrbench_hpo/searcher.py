@@ -16,11 +16,12 @@ from lrbench_hpo.database.location import with_password, without_password
 from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
 from lrbench_hpo.points import POLICY, KnownResult, read_point
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import ScoreWeights
+from lrbench_hpo.ranking import ScoreWeights, score_run
+from lrbench_hpo.records import Run
 from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.study import create_study
 from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
-from lrbench_hpo.trial_results import ended, finite, outcome, position
+from lrbench_hpo.trial_results import Ended, ended, finite, outcome, position
 from lrbench_hpo.tune_config import (
     MODES,
     SHARED,
@@ -146,6 +147,8 @@ class LRBenchSearcher(Searcher):
         self._stop: Mapping[str, Any] = {}
         self._seen: dict[str, Mapping[str, Any]] = {}
         self._complained = False
+        self._stored: dict[LRPolicy, Ended] = {}
+        self.recalled: list[int] = []
         take_reports_without_metric()
 
     @property
@@ -204,16 +207,18 @@ class LRBenchSearcher(Searcher):
         if not trials.known:
             host = controller()
             refuse_population_based_training(host)
-            self._stop = self._stop or criteria(experiment_spec(host).get("stop"))
         if self._at_once is not None and len(trials.live) >= self._at_once:
             return None
         policy, own = trials.ask(trial_id)
+        while not own and policy in self._stored:
+            self.recalled.append(trials.recall(trial_id, self._stored.pop(policy)))
+            policy, own = trials.ask(trial_id)
         return {**self._added, **with_levels(own), POLICY: policy.to_dict()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note how far a trial is (called by Ray)."""
         trials = self._ready()
-        if trial_id not in trials.known:
+        if not self._knows(trial_id, result):
             return
         self._seen[trial_id] = {key: result[key] for key in result if not key.startswith("config/")}
         value, iteration = finite(result.get(self._metric)), position(result)
@@ -225,6 +230,7 @@ class LRBenchSearcher(Searcher):
     ) -> None:
         """Tell the study how a trial ended (called by Ray)."""
         trials = self._ready()
+        self._knows(trial_id, result or {})
         seen = self._seen.pop(trial_id, {})
         last = result or seen
         key = "training_iteration"
@@ -270,6 +276,18 @@ class LRBenchSearcher(Searcher):
             self._known.append(known)
         else:
             self._add(self._trials, known)
+
+    def recall(self, runs: Mapping[LRPolicy, Run]) -> None:
+        """Know the results of policies beforehand: when one is due, no trial of Ray's trains it.
+
+        Args:
+            runs: complete runs that the trainable would repeat number by number. The numbers of
+                the trials that they ended are in ``recalled``.
+        """
+        weights = self.settings.weights
+        for policy, run in runs.items():
+            budget, score = run.max_iterations, score_run(run, weights)
+            self._stored[policy] = Ended(run.status, run.metrics, budget, budget, score, run)
 
     def settle(self) -> None:
         """End the trials that Ray never reported the end of, as when ``time_budget_s`` was up."""
@@ -352,6 +370,14 @@ class LRBenchSearcher(Searcher):
             self._add(trials, known)
         self._task = {**shared, "max_iterations": scale.max_iterations}
         return trials
+
+    def _knows(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial is of this search; Ray restarts failed ones under another id."""
+        trials = self._ready()
+        if trial_id in trials.known:
+            return True
+        config = {name[7:]: result[name] for name in result if name.startswith("config/")}
+        return f"{POLICY}/function" in config and trials.adopt(trial_id, config)
 
     def _add(self, trials: AskTell, known: KnownResult) -> None:
         where, settings = "add_evaluated_point", trials.settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,7 @@ class Train(tune.Trainable):
 
     def _begin(self, config: TrialConfig) -> None:
         self._use_own_cpus()
+        _warn_of_idle_gpus(config)
         if self._trainer is None or not _same_trainer(self._trained, config):
             self._trainer = None  # its memory is free before the next one is built
             vars(self).pop("_session", None)
@@ -134,6 +136,18 @@ class Train(tune.Trainable):
 
 
 train = Train
+
+
+def _warn_of_idle_gpus(config: TrialConfig) -> None:
+    """Say that a trial trains on the CPU of a cluster that has GPUs, as Ray would without us."""
+    if config.device != "auto" or not ray.is_initialized() or ray.get_gpu_ids():
+        return
+    if ray.cluster_resources().get("GPU", 0) > 0:
+        warnings.warn(
+            "the cluster has GPUs and this trial was given none, so it trains on the CPU: give "
+            "config['resources'] = {'cpu': 1, 'gpu': 0.5}, or device='cpu' to be content",
+            stacklevel=2,
+        )
 
 
 def _use_cpus(cpus: int) -> None:
@@ -167,7 +181,7 @@ def check_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
         LRBenchError: for names, data or a recipe that cannot work.
     """
     checked = TrialConfig.of({**config, "lr_policy": _ANY_POLICY})
-    _use_cpus(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    _use_own_share()
     trainer = _trainer_for(checked)
     from lrbench_hpo.training import SOURCES
     from lrbench_hpo.training.cost import environment
@@ -186,9 +200,28 @@ def measure_on_worker(config: Mapping[str, Any], checkpoint: tune.Checkpoint) ->
     Raises:
         LRBenchError: for a checkpoint that is damaged or of another model.
     """
+    _use_own_share()
     trainer = _trainer_for(TrialConfig.of(config))
     with checkpoint.as_directory() as folder:
         return dict(trainer.test(best_weights(folder)))
+
+
+def train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a config's policy from the start, and measure its best weights on the test split.
+
+    Raises:
+        LRBenchError: for a config that cannot work.
+    """
+    checked = TrialConfig.of(config)
+    _use_own_share()
+    trainer = _trainer_for(checked)
+    trained = trainer.train(checked.lr_policy, trainer.recipe.max_iterations)
+    return dict(trainer.test(trained.state))
+
+
+def _use_own_share() -> None:
+    """As many threads as the task has CPUs."""
+    _use_cpus(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 def _read(folder: str | os.PathLike[str]) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -179,9 +180,14 @@ def take_reports_without_metric() -> None:
 
 def _same(name: str, mine: Any, theirs: Any) -> bool:
     if name in {"dataset", "model"} and isinstance(mine, str) and isinstance(theirs, str):
-        return canonical_name(mine) == canonical_name(theirs)
+        return bool(_names(mine) & _names(theirs))
     if name == "score_weights":
         return ScoreWeights.of(mine) == ScoreWeights.of(theirs)
     if not isinstance(mine, (str, int, float)) and not isinstance(theirs, (str, int, float)):
         return True  # objects, which Ray has replaced in the config
     return bool(mine == theirs)
+
+
+def _names(given: str) -> set[str]:
+    """What something may be called: a file or folder goes by its last name."""
+    return {canonical_name(name) for name in (given, Path(given).name, Path(given).stem)}

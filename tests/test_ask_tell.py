@@ -233,6 +233,35 @@ def test_a_failed_trial_that_is_run_again_gets_its_value():
     assert second.user_attrs["status"] == "complete"
 
 
+def test_a_failed_trial_that_is_run_again_and_cut():
+    trials = made()
+    trials.ask("t")
+    trials.tell("t", end("failed", None, None, {}))
+    trials.tell("t", end("pruned", 0.6, 40))
+    again = asked(trials)[-1]
+    assert (again.state, again.intermediate_values) == (TrialState.PRUNED, {40: 0.6})
+
+
+def test_a_failed_trial_that_is_run_again_under_another_id():
+    trials = made(OWN)
+    configs = {}
+    for trial_id in ("good", "bad", "live"):
+        policy, values = trials.ask(trial_id)
+        levels = {f"lr_policy/{name}": value for name, value in policy.to_dict().items()}
+        configs[trial_id] = {**levels, **values, "dataset": "digits"}
+    trials.tell("good", end())
+    trials.tell("bad", end("failed", None, None, {}))
+    for other in ({}, configs["good"], configs["live"], {**configs["bad"], "decay": 0.5}):
+        assert not trials.adopt("new", other)
+    assert trials.adopt("new", configs["bad"])
+    assert trials.number("bad") is None
+    trials.tell("new", end(value=0.9))
+    again = asked(trials)[-1]
+    assert (again.value, again.user_attrs["trial_id"]) == (0.9, "new")
+    assert again.params == asked(trials)[1].params
+    assert not trials.adopt("newer", configs["bad"])
+
+
 def test_mode_min_is_told_as_its_negative():
     trials = made(sign=-1)
     for number, loss in enumerate((0.5, 0.2, 0.9)):

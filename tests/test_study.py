@@ -65,6 +65,51 @@ def test_what_a_user_enqueues_is_not_the_samplers():
     assert mine.user_attrs["source"] == "given by hand"
 
 
+# Two of them are the same point at the edge of the space.
+GIVEN = (
+    LRPolicy("TRI", k0=1 / 3e4, k1=1 / 7, l=77),
+    LRPolicy("FIX", k0=1e-7),
+    LRPolicy("FIX", k0=2e-7),
+)
+
+
+def test_points_of_ones_own_come_first_and_exactly():
+    points = [GIVEN[0], {"lr_policy": GIVEN[1].to_dict(), "decay": 0.25}, {"lr_policy": GIVEN[2]}]
+    study = create_study("mnist", "lenet", database=MEMORY, points_to_evaluate=points)
+    decays = []
+
+    def objective(trial):
+        decays.append(trial.suggest_float("decay", 0, 1))
+        return score_of(trial)
+
+    study.optimize(objective, n_trials=4)
+    policies = [LRPolicy.from_dict(trial.user_attrs["policy"]) for trial in study.trials[:4]]
+    assert tuple(policies[:3]) == GIVEN
+    assert decays[1] == 0.25
+    sources = [trial.user_attrs["source"] for trial in study.trials[:4]]
+    assert sources[:3] == ["given by hand"] * 3
+    assert sources[3].startswith("published")
+
+
+def test_points_of_ones_own_are_enqueued_once_over_restarts(storage):
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    for points in (GIVEN, GIVEN[:2], GIVEN):
+        study = create_study("mnist", "lenet", points_to_evaluate=points, **make)
+        assert len(waiting(study)) == 8
+    late = create_study("mnist", "lenet", points_to_evaluate=[LRPolicy("FIX", k0=0.5)], **make)
+    assert len(waiting(late)) == 9
+
+
+def test_a_point_of_ones_own_that_was_broken_off_is_the_same_again(storage):
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    study = create_study("mnist", "lenet", points_to_evaluate=GIVEN[:1], **make)
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+    again = create_study("mnist", "lenet", **make)
+    again.optimize(score_of, n_trials=6)
+    done = [LRPolicy.from_dict(t.user_attrs["policy"]) for t in again.trials if t.value is not None]
+    assert GIVEN[0] in done
+
+
 def test_what_was_broken_off_is_asked_for_again(storage):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
     study = create_study("mnist", "lenet", **make)
@@ -353,6 +398,9 @@ def test_a_users_other_parameters_live_in_the_same_study():
         ({"reference_lr": float("nan")}, LRBenchError, "reference_lr"),
         ({"search_space": "no.yaml"}, LRBenchError, "no.yaml"),
         ({"task": {"momentum": "much"}}, LRBenchError, "momentum"),
+        ({"points_to_evaluate": [5]}, StudyError, r"points_to_evaluate\[0\]=5"),
+        ({"points_to_evaluate": [{"lr_policy": {"function": "FIX"}}]}, LRBenchError, "k0"),
+        ({"points_to_evaluate": [LRPolicy("FIX", k0=1), {}]}, StudyError, r"evaluate\[1\]"),
     ],
 )
 def test_bad_input_is_one_line(arguments, error, says):

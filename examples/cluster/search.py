@@ -62,7 +62,8 @@ class Lines(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        print(f"{trial.trial_id} failed: see {trial.error_file}", flush=True)
+        *_, reason = str(trial.get_error()).strip().splitlines()
+        print(f"{trial.trial_id} failed: {reason}", flush=True)
 
 
 def main() -> None:
@@ -93,13 +94,15 @@ def main() -> None:
     states = [trial.status for trial in done.trials]
     failed = states.count("ERROR")
     print(f"{states.count('TERMINATED')} of {len(states)} trials ended, {failed} failed")
-    best = done.get_best_trial("score", "max")
+    best = done.get_best_trial("score", "max") if failed < len(states) else None
     if best is not None:
         policy = lrbench_hpo.LRPolicy.from_dict(best.config["lr_policy"])
         print(f"best: score {best.last_result['score']:.4f} with {policy}")
     if recorder.waiting:
         print(f"{len(recorder.waiting)} results wait in {recorder.file} for their database")
     ray.shutdown()
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

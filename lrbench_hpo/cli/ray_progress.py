@@ -23,6 +23,14 @@ class RayProgress(Callback):
         self._progress = progress
         self._searcher = searcher
         self._shown: set[str] = set()
+        self._recalled = 0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Print the lines of trials whose training was stored already."""
+        new = self._searcher.recalled[self._recalled :]
+        self._recalled += len(new)
+        for number in new:
+            self._progress.show(self._searcher.study.get_trials(deepcopy=False)[number])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lrbench_hpo.records import Run
 
+TRAINED_AGAIN = "the winner is trained again, for its weights are not at hand"
+
 
 def check_writable(path: Path) -> None:
     """Refuse a file that cannot be written, before anything is done.

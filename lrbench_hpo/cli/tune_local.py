@@ -37,7 +37,7 @@ def tune_local(job: Job) -> int:
         study_output.print_how_to_go_on(console, study, job.storage)
         return INTERRUPTED
     if objective.must_train_again(study):
-        study_output.say(console, "the winner is trained again, for its weights are not at hand")
+        study_output.say(console, study_output.TRAINED_AGAIN)
     objective.test(study)
     study_output.print_test(console, study, job.json_file)
     return 1 if unstored else 0

@@ -28,10 +28,17 @@ def tune_ray(job: Job, options: OnRay) -> int:
     import optuna
 
     from lrbench_hpo import ray_search
+    from lrbench_hpo.database import opened
+    from lrbench_hpo.searcher import LRBenchSearcher
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = checked_storage(job.storage)
+    # What is wrong without a cluster is said before one is asked.
     ray_search.scheduler_for(options.scheduler, max_iterations=1)
+    ray_search.checked_amounts(options.cpus, options.gpus, options.concurrent)
+    LRBenchSearcher(objective=job.settings["objective"])
+    with opened(job.database) as db:
+        db.check_writable()
     console = tables.console()
     with ray_search.connected(options.address) as address:
         search = Search(job, options)
@@ -48,7 +55,7 @@ def tune_ray(job: Job, options: OnRay) -> int:
         if not ended:
             study_output.print_how_to_go_on(console, study, job.study_name)
             return INTERRUPTED
-        search.test()
+        search.test(console)
         study_output.print_test(console, study, job.json_file)
     return 1 if unstored else 0
 
@@ -84,13 +91,16 @@ class Search:
             checked["dataset"],
             job.model,
             database=job.database,
-            task=checked["task"],
+            task=_known_of_data(checked["task"]),
             seed=job.training["seed"],
             **job.settings,
         )
         budget = self.searcher.settings.scale.max_iterations
         self.config["max_iterations"] = budget
         self.scheduler = ray_search.scheduler_for(options.scheduler, budget)
+        seed = job.training["seed"]
+        stored = ray_search.stored_trainings(job.database, checked, budget, seed)
+        self.searcher.recall(stored)
         self._ended: list[Any] = []
 
     def describe(self, address: str) -> str:
@@ -127,11 +137,19 @@ class Search:
         over = [trial for trial in self._ended if trial.is_finished()]
         return len(over) >= self.job.trials
 
-    def test(self) -> dict[str, Any]:
+    def test(self, console: Console) -> None:
         """Measure the winner on the test split."""
         from lrbench_hpo import ray_search
 
-        return ray_search.test(self.searcher.study, self._ended, self.share)
+        study = self.searcher.study
+        if ray_search.checkpoint_of_winner(study, self._ended) is None:
+            study_output.say(console, study_output.TRAINED_AGAIN)
+        ray_search.test(study, self._ended, self.config, self.share)
+
+
+def _known_of_data(task: dict[str, Any]) -> dict[str, Any]:
+    """What the data themselves tell of a task."""
+    return {name: task[name] for name in ("num_classes", "num_train", "image_shape")}
 
 
 def _absolute(dataset: str) -> str:

@@ -3,7 +3,9 @@
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from pickle import UnpicklingError
 
 import pytest
 import ray
@@ -22,7 +24,7 @@ COUNT = 14
 # A driver of its own process; it says when a trial is done, and is killed after some. Its metric
 # is not ``score``, which Ray would otherwise ask a limiter of live trials for.
 DRIVER = """
-import sys
+import pathlib, sys, time
 import ray
 from ray import tune
 from lrbench_hpo.searcher import LRBenchSearcher
@@ -30,7 +32,11 @@ from lrbench_hpo.searcher import LRBenchSearcher
 what, address, folder, at_once = sys.argv[1:]
 ray.init(address=address, log_to_driver=False)
 
+hold = pathlib.Path(folder) / "hold"
+
 def train(config):
+    while hold.exists():
+        time.sleep(0.05)
     tune.report({"acc": min(1.0, config["lr_policy"]["k0"]), "iteration": 400})
 
 class Say(tune.Callback):
@@ -63,6 +69,16 @@ def driver(what, folder, at_once):
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
 
 
+def restored(folder):
+    """The searcher and its trials from an experiment's files; none while those are half written."""
+    searcher = LRBenchSearcher()
+    try:
+        searcher.restore_from_dir(str(folder))
+        return searcher, searcher.study.trials
+    except (OSError, EOFError, RuntimeError, UnpicklingError):
+        return searcher, []
+
+
 def uninterrupted():
     study = create_study("digits", "mlp", seed=5, **TASK)
 
@@ -80,35 +96,41 @@ def uninterrupted():
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_killed_driver(at_once, tmp_path, monkeypatch):
     """Its successor is a process of its own, with nothing but the files."""
-    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")  # as often as may be
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "1")
+    folder, hold = tmp_path / "search", tmp_path / "hold"
     first = driver("start", tmp_path, at_once)
     try:
         said = 0
         for line in first.stdout:
             said += line.startswith("done")
             if said == 7:
+                hold.touch()  # those that start now wait
                 break
+        # Not in the middle of Ray's writing, which is no single step.
+        while sum(t.state == TrialState.COMPLETE for t in restored(folder)[1]) < 7:
+            time.sleep(0.1)
     finally:
         first.send_signal(signal.SIGKILL)
         first.communicate()
     assert said == 7
+    hold.unlink()
     second = driver("restore", tmp_path, at_once)
     assert second.communicate(timeout=120)[0].count("done") <= COUNT
     assert second.returncode == 0
 
-    found = tune.ExperimentAnalysis(str(tmp_path / "search")).trials
+    found = tune.ExperimentAnalysis(str(folder)).trials
     assert [trial.status for trial in found] == ["TERMINATED"] * COUNT
-    searcher = LRBenchSearcher()
-    searcher.restore_from_dir(str(tmp_path / "search"))
-    trials = {trial.user_attrs["trial_id"]: trial for trial in searcher.study.trials}
+    searcher, trials = restored(folder)
+    assert len(trials) == COUNT
+    policies = [trial.user_attrs["policy"] for trial in trials]
+    trials = {trial.user_attrs["trial_id"]: trial for trial in trials}
     assert set(trials) == {trial.trial_id for trial in found}
-    assert len(searcher.study.trials) == COUNT
+    assert searcher._trials.live == ()
     assert {trial.state for trial in trials.values()} == {TrialState.COMPLETE}
     for trial in found:
         told = trials[trial.trial_id]
         assert told.user_attrs["policy"] == trial.config["lr_policy"]
         assert told.value == trial.last_result["acc"]
-    policies = [trial.config["lr_policy"] for trial in found]
     whole = uninterrupted()
     if at_once == 1:
         assert policies == whole
@@ -117,7 +139,9 @@ def test_a_killed_driver(at_once, tmp_path, monkeypatch):
         assert len({str(policy) for policy in policies}) == COUNT
 
 
-def test_a_failed_trial_that_is_run_again_gets_its_value(tmp_path):
+@pytest.mark.parametrize("how", ["ERRORED_ONLY", "RESTART_ERRORED_ONLY"])
+def test_a_failed_trial_that_is_run_again_gets_its_value(how, tmp_path):
+    """Resumed under its id, or restarted under a new one that no searcher is ever told."""
     repaired = tmp_path / "repaired"
 
     def train(config):
@@ -152,12 +176,14 @@ def test_a_failed_trial_that_is_run_again_gets_its_value(tmp_path):
 
     repaired.touch()
     fresh = LRBenchSearcher(model="mlp", points_to_evaluate=policies, **TASK)
-    done = search(fresh, resume="ERRORED_ONLY")
+    done = search(fresh, resume=f"AUTO+{how}")
     assert [trial.status for trial in done.trials] == ["TERMINATED"] * 4
     trials = [t for t in fresh.study.trials if t.state != TrialState.WAITING]
     assert sorted(t.state.name for t in trials) == [*["COMPLETE"] * 4, "FAIL"]
-    again = fresh.study.trials[fresh.number(failed)]
+    [mine] = [t.trial_id for t in done.trials if t.config["lr_policy"]["k0"] == 0.2]
+    assert (mine == failed) == (how == "ERRORED_ONLY")
+    again = fresh.study.trials[fresh.number(mine)]
     assert (again.state, again.value) == (TrialState.COMPLETE, 0.2)
-    assert again.user_attrs["trial_id"] == failed
+    assert again.user_attrs["trial_id"] == mine
     assert LRPolicy.from_dict(again.user_attrs["policy"]) == policies[1]
     assert fresh._trials.live == ()

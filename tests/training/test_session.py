@@ -210,14 +210,14 @@ def test_something_else_is_no_state(digits_trainer, state):
         digits_trainer.session(FIX, 40).load_state_dict(state)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_bit_for_bit_on_a_gpu(digits, kind):
+def test_a_run_goes_on_bit_for_bit_on_every_device_there_is(digits, kind, device):
     model, recipe, policy, budget = KINDS[kind]
-    trainer = Trainer(digits, model, recipe, device="cuda")
+    trainer = Trainer(digits, model, recipe, device=device)
     whole = trainer.session(policy, budget)
     whole.step()
     state = on_disk(whole.state_dict())
-    again = Trainer(digits, model, recipe, device="cuda").session(policy, budget)
+    again = Trainer(digits, model, recipe, device=device).session(policy, budget)
     again.load_state_dict(state)
     assert comparable(finished(again)) == comparable(finished(whole))

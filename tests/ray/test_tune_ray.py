@@ -1,0 +1,166 @@
+"""``lrbench-hpo tune --ray``: the same job on a Ray of its own, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lrbench_hpo import connect
+
+pytestmark = pytest.mark.slow
+
+SMALL = ("tune", "digits", "mlp", "--ray")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("LRBENCH_DATABASE_URL", "LRBENCH_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path
+
+
+def started(home: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "lrbench_hpo", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=home,
+        env=dict(os.environ),
+    )
+
+
+def run(home: Path, *arguments: object) -> tuple[int, str]:
+    process = started(home, *arguments)
+    out, _ = process.communicate(timeout=300)
+    assert "Traceback" not in out
+    return process.returncode, out
+
+
+def local_runs(home: Path) -> list:
+    with connect(home / "data" / "lrbench_hpo" / "lrbench.db") as db:
+        return db.find(source="local")
+
+
+def until_a_trial_has_ended(process: subprocess.Popen[str], ended: int = 1) -> list[str]:
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        ended -= line.startswith("trial ")
+        if not ended:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def test_a_search_ends_with_the_same_table_and_the_next_repeats_no_training(home):
+    code, out = run(home, *SMALL, "-T", 30, "--trials", 6, "--json", "out.json")
+    assert code == 0, out
+    assert "on a Ray of your own on this machine" in out
+    assert "starting from 5 published results" in out
+    assert "Trials by score" in out
+    assert "measured once: Top-1" in out
+    stored = local_runs(home)
+    assert len(stored) == 6
+    results = json.loads((home / "out.json").read_text())
+    assert len(results["trials"]) == 6
+    assert results["test"]["trial"] == results["trials"][0]["number"]
+    assert {trial["trial_id"] for trial in results["trials"]} == {
+        entry.notes["ray_trial"] for entry in stored
+    }
+
+    code, out = run(home, *SMALL, "-T", 30, "--trials", 2, "--json", "out.json")
+    assert code == 0, out
+    assert "not done again" in out
+    assert len(local_runs(home)) == 8
+    trainings = [(run.policy, run.seed) for run in local_runs(home)]
+    assert len(set(trainings)) == len(trainings)
+
+
+def test_what_a_scheduler_cuts_is_told_and_stored_as_pruned(home):
+    code, out = run(home, *SMALL, "-T", 200, "--trials", 8, "--scheduler", "asha", "--seed", 1)
+    assert code == 0, out
+    statuses = [entry.status for entry in local_runs(home)]
+    assert len(statuses) == 8
+    assert "pruned" in statuses
+    assert ", pruned, " in out
+
+
+def test_a_file_of_ones_own_is_found_by_workers_in_other_folders(home):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 255, (300, 8, 8), dtype=np.uint8)
+    labels = generator.integers(0, 3, 300)
+    np.savez(home / "mine.npz", train_images=images, train_labels=labels)
+    (home / "net.py").write_text(
+        "import torch\n"
+        "def make(num_classes, image_shape):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))\n"
+    )
+    arguments = ("tune", "mine.npz", "net:make", "--ray", "-T", 10, "--trials", 2)
+    code, out = run(home, *arguments, "--batch-size", 20)
+    assert code == 0, out
+    assert len(local_runs(home)) == 2
+
+
+def test_ctrl_c_keeps_what_was_done(home):
+    process = started(home, *SMALL, "-T", 400, "--trials", 200)
+    lines = until_a_trial_has_ended(process)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=120)
+    out = "".join(lines) + rest
+    assert process.returncode == 130, out
+    assert "Trials by score" in rest
+    assert "Run the same command again" in rest
+    assert "Traceback" not in out
+    assert local_runs(home)
+
+
+def test_a_killed_search_goes_on_under_its_name(home):
+    arguments = (*SMALL, "-T", 600, "--trials", 6, "--study-name", "mine", "--storage", "here")
+    process = started(home, *arguments)
+    until_a_trial_has_ended(process, 2)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, out = run(home, *arguments, "--json", "out.json")
+    assert code == 0, out
+    trials = json.loads((home / "out.json").read_text())["trials"]
+    assert len(trials) == 6
+    policies = [json.dumps(trial["policy"]) for trial in trials]
+    assert len(set(policies)) == 6
+    assert len(local_runs(home)) == 6
+    assert {entry.status for entry in local_runs(home)} <= {"complete", "diverged"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--ray", "--scheduler", "pbt"), "population based training changes policies"),
+        (("--ray", "--scheduler", "hyper"), "unknown scheduler 'hyper'"),
+        (("--scheduler", "asha"), "add --ray"),
+        (("--cpus-per-trial", 2), "add --ray"),
+        (("--ray", "--cpus-per-trial", 1000), "fits on no node"),
+        (("--ray", "--cpus-per-trial", 0), "expected a number above 0"),
+        (("--ray", "--gpus-per-trial", -1), "--gpus-per-trial -1"),
+        (("--ray", "--gpus-per-trial", 1.5), "above 1, expected a whole number"),
+        (("--ray", "--max-concurrent", 0), "--max-concurrent 0"),
+        (("--ray", "127.0.0.1:1"), "Ray at '127.0.0.1:1'"),
+        (("--ray", "--storage", "sqlite:///s.db"), "a folder or URL that all nodes can write to"),
+        (("--ray", "--database", "mongodb://h/x"), "mongodb"),
+        (("--ray", "--objective", "scor"), "did you mean score"),
+        (("--ray", "--device", "cuda:9"), "device"),
+    ],
+)
+def test_bad_input_is_one_clear_line(home, arguments, says):
+    code, out = run(home, "tune", "digits", "mlp", "--trials", 2, *arguments)
+    assert code == 2, out
+    assert says in out.strip().splitlines()[-1]
