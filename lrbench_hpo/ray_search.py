@@ -86,7 +86,8 @@ def connected(address: str | None = None) -> Iterator[str]:
             address=address,
             include_dashboard=dashboard,
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            # Tracebacks of trials that fail: whoever runs the search gets their last lines.
+            logging_level=logging.CRITICAL,
         )
     except (ConnectionError, RuntimeError, ValueError, PermissionError) as error:
         raise _unreachable(address, error) from None

@@ -185,10 +185,10 @@ class LRBenchSearcher(Searcher):
         self._metric = self._agreed("metric", metric) or SCORE
         self._mode = self._agreed("mode", mode) or "max"
         self._stop = criteria(spec.get("stop"))
-        if self._trials is not None:
-            return self._trials.own == own
-        self._trials = self._begin(config, own)
-        return True
+        if self._trials is None:
+            self._trials = self._begin(config, own)
+        self._give(config)
+        return self._trials.own == own
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Limit the live trials (called by Ray's ``ConcurrencyLimiter``).
@@ -207,6 +207,7 @@ class LRBenchSearcher(Searcher):
         if not trials.known:
             host = controller()
             refuse_population_based_training(host)
+            self._stop = self._stop or criteria(experiment_spec(host).get("stop"))
         if self._at_once is not None and len(trials.live) >= self._at_once:
             return None
         policy, own = trials.ask(trial_id)
@@ -360,16 +361,17 @@ class LRBenchSearcher(Searcher):
         space, scale = trials.settings.space, trials.settings.scale
         for place, point in enumerate(points):  # their own values too are within their ranges
             read_point(f"points_to_evaluate[{place}]", point, space, scale, own)
-        self._added = {
-            name: value
-            for name, value in shared.items()
-            if value is not None and config.get(name) is None
-        }
-        self._added["max_iterations"] = scale.max_iterations
         for known in self._known:
             self._add(trials, known)
         self._task = {**shared, "max_iterations": scale.max_iterations}
+        self._give(config)
         return trials
+
+    def _give(self, config: Mapping[str, Any]) -> None:
+        """Have every trial know of the task what the config does not say."""
+        known = {name: value for name, value in self._task.items() if value is not None}
+        self._added = {name: known[name] for name in known if config.get(name) is None}
+        self._added["max_iterations"] = known["max_iterations"]
 
     def _knows(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial is of this search; Ray restarts failed ones under another id."""

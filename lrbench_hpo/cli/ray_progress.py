@@ -52,7 +52,7 @@ class RayProgress(Callback):
         """Say that a lost trial goes on."""
         number = self._searcher.number(trial.trial_id)
         self._progress.say(
-            f"trial {number}: its worker was lost; it goes on from its last checkpoint"
+            f"trial {number}: stopped ({reason_of(trial)}); it goes on from its last checkpoint"
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

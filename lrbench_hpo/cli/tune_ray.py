@@ -11,6 +11,7 @@ import click
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job, OnRay
 from lrbench_hpo.cli.tune_local import INTERRUPTED
+from lrbench_hpo.errors import StudyError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,8 +141,12 @@ class Search:
     def test(self, console: Console) -> None:
         """Measure the winner on the test split."""
         from lrbench_hpo import ray_search
+        from lrbench_hpo.cli.ray_progress import reason_of
 
         study = self.searcher.study
+        failed = [trial for trial in self._ended if trial.status == trial.ERROR]
+        if failed and len(failed) == len(self._ended):
+            raise StudyError(f"all {len(failed)} trials failed: {reason_of(failed[0])}")
         if ray_search.checkpoint_of_winner(study, self._ended) is None:
             study_output.say(console, study_output.TRAINED_AGAIN)
         ray_search.test(study, self._ended, self.config, self.share)
