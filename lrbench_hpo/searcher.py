@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from lrbench_hpo.records import Run
 from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.study import create_study
 from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
-from lrbench_hpo.trial_results import Ended, ended, finite, outcome, position
+from lrbench_hpo.trial_ends import TrialEnds
+from lrbench_hpo.trial_results import Ended, ended, position
 from lrbench_hpo.tune_config import (
     MODES,
     SHARED,
@@ -144,9 +144,7 @@ class LRBenchSearcher(Searcher):
         self._task: dict[str, Any] = {}
         self._at_once: int | None = None
         self._added: dict[str, Any] = {}
-        self._stop: Mapping[str, Any] = {}
-        self._seen: dict[str, Mapping[str, Any]] = {}
-        self._complained = False
+        self._ends = TrialEnds([SCORE], 1, {})
         self._stored: dict[LRPolicy, Ended] = {}
         self.recalled: list[int] = []
         take_reports_without_metric()
@@ -184,9 +182,9 @@ class LRBenchSearcher(Searcher):
             self._given = {"metric": self._metric, "mode": self._mode}
         self._metric = self._agreed("metric", metric) or SCORE
         self._mode = self._agreed("mode", mode) or "max"
-        self._stop = criteria(spec.get("stop"))
         if self._trials is None:
             self._trials = self._begin(config, own)
+        self._ends.stop = criteria(spec.get("stop"))
         self._give(config)
         return self._trials.own == own
 
@@ -207,7 +205,7 @@ class LRBenchSearcher(Searcher):
         if not trials.known:
             host = controller()
             refuse_population_based_training(host)
-            self._stop = self._stop or criteria(experiment_spec(host).get("stop"))
+            self._ends.stop = self._ends.stop or criteria(experiment_spec(host).get("stop"))
         if self._at_once is not None and len(trials.live) >= self._at_once:
             return None
         policy, own = trials.ask(trial_id)
@@ -221,8 +219,7 @@ class LRBenchSearcher(Searcher):
         trials = self._ready()
         if not self._knows(trial_id, result):
             return
-        self._seen[trial_id] = {key: result[key] for key in result if not key.startswith("config/")}
-        value, iteration = finite(result.get(self._metric)), position(result)
+        value, iteration = self._ends.reported(trial_id, result), position(result)
         if value is not None and iteration is not None:
             trials.report(trial_id, iteration, value)
 
@@ -232,23 +229,7 @@ class LRBenchSearcher(Searcher):
         """Tell the study how a trial ended (called by Ray)."""
         trials = self._ready()
         self._knows(trial_id, result or {})
-        seen = self._seen.pop(trial_id, {})
-        last = result or seen
-        key = "training_iteration"
-        budget = trials.settings.scale.max_iterations
-        if key not in last and finite(last.get(self._metric)) is not None:
-            error = False  # a mean over seeds, with the error of the last one only
-        status = outcome(
-            last,
-            error=error,
-            metric=self._metric,
-            budget=budget,
-            # Ray shows a searcher no report that a scheduler answers with "stop".
-            cut=last.get(key) != seen.get(key),
-            stop=self._stop,
-        )
-        status = self._without_missing(status, last, error)
-        trials.tell(trial_id, ended(last, status, self._metric, budget))
+        trials.tell(trial_id, self._ends.end(trial_id, result, error=error))
 
     def add_evaluated_point(
         self,
@@ -364,6 +345,7 @@ class LRBenchSearcher(Searcher):
         for known in self._known:
             self._add(trials, known)
         self._task = {**shared, "max_iterations": scale.max_iterations}
+        self._ends = TrialEnds(self._wanted, scale.max_iterations, {})
         self._give(config)
         return trials
 
@@ -401,18 +383,3 @@ class LRBenchSearcher(Searcher):
     def _wanted(self) -> tuple[str, ...]:
         """What every trial has to report."""
         return (self._metric,) if self._options["objective"] == SCORE else (self._metric, "top1")
-
-    def _without_missing(self, status: str, result: Mapping[str, Any], error: bool) -> str:
-        """The status; ``failed`` for a trial that did not report what it is compared by."""
-        missing = [name for name in self._wanted if result.get(name) is None]
-        if error or status == "diverged" or not missing:
-            return status
-        if result and not self._complained:
-            self._complained = True
-            reported = ", ".join(sorted(key for key in result if finite(result[key]) is not None))
-            warnings.warn(
-                f"metric {missing[0]!r} is not in a trial's report, so the trial counts as failed; "
-                f"reported numbers: {reported}; report it, or give another metric=",
-                stacklevel=3,
-            )
-        return "failed"

@@ -296,7 +296,7 @@ def test_a_failed_trial_that_is_run_again_gets_its_value(numbers):
     assert again.params == failed.params
     assert again.user_attrs["policy"] == first["lr_policy"]
     assert searcher.number("t") == again.number
-    assert searcher._seen == {}
+    assert searcher._ends._seen == {}
 
 
 @pytest.mark.parametrize("end", [last(math.nan), None], ids=["NaN", "errors"])
