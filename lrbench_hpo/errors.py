@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class LRBenchError(Exception):
@@ -75,3 +76,21 @@ class MissingExtraError(LRBenchError, ImportError):
         "torch is not installed: pip install 'lrbench-hpo[torch]'"
         """
         return cls(f"{package} is not installed: pip install 'lrbench-hpo[{extra}]'")
+
+    @classmethod
+    @contextmanager
+    def unless_installed(cls, package: str, extra: str) -> Iterator[None]:
+        """Turn the failed imports of a package, in a with block, into that line.
+
+        >>> with MissingExtraError.unless_installed("ray", "ray"):
+        ...     raise ModuleNotFoundError("No module named 'ray'", name="ray.tune")
+        Traceback (most recent call last):
+        ...
+        lrbench_hpo.errors.MissingExtraError: ray is not installed: pip install 'lrbench-hpo[ray]'
+        """
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != package:
+                raise
+            raise cls.of(package, extra) from error

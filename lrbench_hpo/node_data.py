@@ -17,14 +17,10 @@ from lrbench_hpo.errors import LRBenchError, MissingExtraError
 from lrbench_hpo.records import canonical_name
 from lrbench_hpo.tasks import DATASETS
 
-try:
+with MissingExtraError.unless_installed("ray", "ray"):
     import ray
     from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "ray":
-        raise
-    raise MissingExtraError.of("ray", "ray") from error
 
 if TYPE_CHECKING:
     from lrbench_hpo.training import ImageData

@@ -27,15 +27,11 @@ from lrbench_hpo.trainable import (
     train_on_worker,
 )
 
-try:
+with MissingExtraError.unless_installed("ray", "ray"):
     import ray
     from ray import tune
     from ray.exceptions import RayTaskError
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "ray":
-        raise
-    raise MissingExtraError.of("ray", "ray") from error
 
 SCHEDULERS = ("asha", "none")
 LOCAL = "local"

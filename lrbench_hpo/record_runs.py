@@ -21,13 +21,9 @@ from lrbench_hpo.trial_config import TRIAL_INDEX
 from lrbench_hpo.trial_results import RUN, finite, outcome, run_in
 from lrbench_hpo.waiting import RunStore
 
-try:
+with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune import Callback
     from ray.tune.experiment import Trial
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "ray":
-        raise
-    raise MissingExtraError.of("ray", "ray") from error
 
 POLICY = "lr_policy"
 EXPERIMENT, TRIAL = "ray_experiment", "ray_trial"  # notes of a stored run

@@ -38,13 +38,9 @@ from lrbench_hpo.tune_config import (
     with_levels,
 )
 
-try:
+with MissingExtraError.unless_installed("ray", "ray"):
     from ray import cloudpickle
     from ray.tune.search import Searcher
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "ray":
-        raise
-    raise MissingExtraError.of("ray", "ray") from error
 
 SCORE = "score"
 _UNNAMED = "unnamed"

@@ -18,14 +18,10 @@ from lrbench_hpo.tasks import recipe_for, task_for
 from lrbench_hpo.trial_config import TrialConfig
 from lrbench_hpo.trial_results import report
 
-try:
+with MissingExtraError.unless_installed("ray", "ray"):
     import ray
     from ray import tune
     from ray.tune.result import DONE, SHOULD_CHECKPOINT
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "ray":
-        raise
-    raise MissingExtraError.of("ray", "ray") from error
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,14 +16,10 @@ from lrbench_hpo.ranking import ScoreWeights
 from lrbench_hpo.records import canonical_name
 from lrbench_hpo.suggest import FUNCTION
 
-try:
+with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune.schedulers import PopulationBasedTraining
     from ray.tune.search.optuna import OptunaSearch
     from ray.tune.utils import flatten_dict
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "ray":
-        raise
-    raise MissingExtraError.of("ray", "ray") from error
 
 MODES: Mapping[str, int] = {"max": 1, "min": -1}
 # What `lrbench_hpo.train` reads too: given to the searcher or in the config, once is enough.

@@ -43,6 +43,11 @@ def test_help_loads_nothing_heavy():
     assert not set(loaded(code)) & set(HEAVY)
 
 
+def test_a_search_without_ray_loads_no_ray():
+    code = "from lrbench_hpo.cli import tune_local; import lrbench_hpo.objective"
+    assert "ray" not in loaded(code)
+
+
 def test_create_study_needs_no_torch():
     code = "import lrbench_hpo; lrbench_hpo.create_study('mnist', 'lenet', database='sqlite://')"
     assert loaded(code) == ["optuna"]
@@ -64,6 +69,10 @@ def test_every_public_name_is_there():
         ("torchvision", "lrbench_hpo.Objective('digits', 'mlp', database='sqlite://')", "torch"),
         ("torch", "lrbench_hpo.LRPolicy('FIX', k0=1).torch_scheduler(None)", "torch"),
         ("sklearn", "lrbench_hpo.Objective('digits', 'mlp', database='sqlite://')", "torch"),
+        ("ray", "lrbench_hpo.LRBenchSearcher()", "ray"),
+        ("ray", "lrbench_hpo.RecordRuns()", "ray"),
+        ("ray", "lrbench_hpo.train", "ray"),
+        ("ray", "from lrbench_hpo.cli.tune_ray import tune_ray; tune_ray(None, None)", "ray"),
         ("psycopg2", "lrbench_hpo.connect('postgresql://localhost/x')", "postgres"),
         (
             "matplotlib",
