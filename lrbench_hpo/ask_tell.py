@@ -122,8 +122,9 @@ class AskTell:
         Returns:
             Whether there is such a failed trial.
         """
+        trials = self.study.get_trials(deepcopy=False)
         for old_id, number in self._numbers.items():
-            trial = self.study.get_trials(deepcopy=False)[number]
+            trial = trials[number]
             was = {f"{POLICY}/{key}": value for key, value in trial.user_attrs["policy"].items()}
             was |= {name: trial.params[name] for name in self.own}
             same = all(config.get(name) == value for name, value in was.items())

@@ -245,7 +245,8 @@ def run(
         reuse_actors=True,
         max_failures=_MAX_FAILURES,
         raise_on_failed_trial=False,
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+        # With 1, Ray would write down the whole experiment at each trial's only checkpoint.
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         storage_path=storage,
         callbacks=list(callbacks),
         resume="AUTO" if resume else None,

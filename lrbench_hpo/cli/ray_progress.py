@@ -24,6 +24,17 @@ class RayProgress(Callback):
         self._searcher = searcher
         self._shown: set[str] = set()
         self._recalled = 0
+        self.trials = 0  # of the experiment; a resumed one keeps the number it began with
+
+    def setup(
+        self,
+        stop: Any = None,
+        num_samples: int | None = None,
+        total_num_samples: int | None = None,
+        **info: Any,
+    ) -> None:
+        """Learn how many trials there are to be."""
+        self.trials = total_num_samples or 0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Print the lines of trials whose training was stored already."""

@@ -124,6 +124,7 @@ class Search:
 
         budget = self.config["max_iterations"]
         with StudyProgress(console, self.job.trials, budget) as progress:
+            shown = RayProgress(progress, self.searcher)
             self._ended = ray_search.run(
                 self.searcher,
                 self.config,
@@ -132,11 +133,17 @@ class Search:
                 scheduler=self.scheduler,
                 storage=storage,
                 name=self.job.study_name,
-                callbacks=[self.record, RayProgress(progress, self.searcher)],
+                callbacks=[self.record, shown],
                 resume=self.job.study_name is not None,
             )
+        if shown.trials != self.job.trials:
+            study_output.say(
+                console,
+                f"{self.job.study_name!r} was begun with {shown.trials} trials, which stays so: "
+                "another --study-name begins a new search, which starts from its results",
+            )
         over = [trial for trial in self._ended if trial.is_finished()]
-        return len(over) >= self.job.trials
+        return len(over) >= shown.trials
 
     def test(self, console: Console) -> None:
         """Measure the winner on the test split."""

@@ -11,8 +11,10 @@ from collections import Counter
 
 import psutil
 import pytest
+import ray
 from optuna.trial import TrialState
 from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import lrbench_hpo
 from lrbench_hpo import LRBenchSearcher, RecordRuns
@@ -97,6 +99,11 @@ def test_a_worker_is_killed_in_the_middle_of_a_trial(cluster, tmp_path):
     assert {t.trial_id for t in trials if t.num_failures} == {kill.victim}
 
 
+@ray.remote(num_cpus=1)
+class Busy:
+    pass
+
+
 @pytest.mark.slow
 def test_a_node_is_lost_in_the_middle_of_a_trial(cluster, tmp_path):
     def raylet_of(trial):
@@ -115,11 +122,14 @@ def test_a_node_is_lost_in_the_middle_of_a_trial(cluster, tmp_path):
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
 
+    here = NodeAffinitySchedulingStrategy(cluster.head_node.node_id, soft=False)
+    busy = Busy.options(scheduling_strategy=here).remote()  # so all trials run on the others
+    ray.get(busy.__ray_ready__.remote())
     kill = Kill(lose, node_of)
     trials, searcher, runs = search(tmp_path, count=6, callbacks=[kill])
     accounted_for(trials, searcher, runs)
     assert all_complete(runs)
-    assert kill.victim in {t.trial_id for t in trials if t.num_failures}
+    assert {t.trial_id for t in trials if t.num_failures} == {kill.victim}
     assert len(cluster.worker_nodes) == 1
 
 

@@ -140,6 +140,12 @@ def test_a_killed_search_goes_on_under_its_name(home):
     assert len(local_runs(home)) == 6
     assert {entry.status for entry in local_runs(home)} <= {"complete", "diverged"}
 
+    more = [8 if argument == 6 else argument for argument in arguments]
+    code, out = run(home, *more)
+    assert code == 0, out
+    assert "'mine' was begun with 6 trials, which stays so" in out
+    assert len(local_runs(home)) == 6
+
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
