@@ -47,6 +47,8 @@ class AskTell:
         self._samplers = (study.sampler, crowded or study.sampler)
         self._live: dict[str, optuna.Trial] = {}
         self._numbers: dict[str, int] = {}
+        self._expected: dict[str, Point] = {}
+        self._taken: set[LRPolicy] = set()
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -59,24 +61,34 @@ class AskTell:
 
     @property
     def known(self) -> Collection[str]:
-        """Ids of all trials that were ever asked for."""
-        return self._numbers.keys()
+        """Ids of all trials that were ever asked for, or are expected."""
+        return self._numbers.keys() | self._expected.keys()
 
     def ask(self, trial_id: str) -> tuple[LRPolicy, dict[str, Any]]:
         """The policy of a new trial, and the values of the further parameters.
 
         The same id gets the same answer until it is told.
         """
-        if trial_id not in self._live:
-            self.study.sampler = self._samplers[len(self._live) > CROWD]
-            trial = self.study.ask()
-            trial.set_user_attr(TRIAL_ID, trial_id)
-            self._live[trial_id] = trial
-            self._numbers[trial_id] = trial.number
-        trial = self._live[trial_id]
-        policy = suggest_in(trial, self.settings.space, self.settings.scale)
-        values = {name: suggest_value(trial, name, entry) for name, entry in self.own.items()}
-        return policy, values
+        while True:
+            if trial_id not in self._live:
+                self.study.sampler = self._samplers[len(self._live) > CROWD]
+                trial = self.study.ask()
+                trial.set_user_attr(TRIAL_ID, trial_id)
+                self._live[trial_id] = trial
+                self._numbers[trial_id] = trial.number
+            trial = self._live[trial_id]
+            policy = suggest_in(trial, self.settings.space, self.settings.scale)
+            values = {name: suggest_value(trial, name, entry) for name, entry in self.own.items()}
+            if self.own or policy not in self._taken:
+                return policy, values
+            # The host has this one already, from before its searcher was put back.
+            self._taken.remove(policy)
+            self.study.tell(self._live.pop(trial_id), state=TrialState.FAIL)
+
+    def expect(self, trial_id: str, point: Point) -> None:
+        """Know of a trial that the host has and the study does not, until it is told."""
+        self._expected[trial_id] = point
+        self._taken.add(point.policy)
 
     def report(self, trial_id: str, iteration: int, value: float) -> None:
         """Note the value that a live trial has after this many iterations."""
@@ -100,7 +112,11 @@ class AskTell:
 
     def tell(self, trial_id: str, end: Ended) -> None:
         """End a trial; one that had failed, and was run again, gets its result after all."""
-        trial = self._live.pop(trial_id, None)
+        if trial_id in self._expected:
+            self.add(self._expected.pop(trial_id), end)
+            self._numbers[trial_id] = len(self.study.get_trials(deepcopy=False)) - 1
+            return
+        trial = self._live.get(trial_id)
         if trial is None:
             self._tell_again(trial_id, end)
             return
@@ -111,6 +127,7 @@ class AskTell:
             self._report(trial, end.iteration, end.value)
         state, values = self._verdict(end)
         self.study.tell(trial, values, state)
+        del self._live[trial_id]
 
     def adopt(self, trial_id: str, config: Mapping[str, Any]) -> bool:
         """Take a trial that nobody asked for as a failed one that is run again.

@@ -65,7 +65,7 @@ def shared_data(
         return _loaded({"dataset": dataset, "root": root, "download": download, "seed": seed})
     folder = root or os.environ.get("LRBENCH_DATA")
     arguments = {
-        "dataset": _existing(os.fspath(dataset)),
+        "dataset": path_of(os.fspath(dataset)),
         "root": str(_from_job(folder)) if folder else None,
         "download": download,
         "seed": seed,
@@ -102,7 +102,7 @@ def _from_job(path: str | os.PathLike[str]) -> Path:
     return Path(os.environ.get("TUNE_ORIG_WORKING_DIR", "."), Path(path).expanduser())
 
 
-def _existing(dataset: str) -> str:
+def path_of(dataset: str) -> str:
     """The absolute path of a file or folder, or the name as it is."""
     if canonical_name(dataset) in _NAMES:
         return dataset

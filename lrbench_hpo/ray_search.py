@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -64,7 +65,7 @@ def connected(address: str | None = None) -> Iterator[str]:
     """A connection to Ray for as long as the block runs: to a cluster, or a private one here.
 
     Args:
-        address: ``host:port``, ``auto`` or ``ray://…`` of a running cluster; ``local`` for a Ray
+        address: ``host:port`` or ``auto`` of a running cluster; ``local`` for a Ray
             of one's own on this machine. When None: the environment's ``RAY_ADDRESS``, else
             ``local``, so that nobody else's cluster is joined unasked.
 
@@ -75,6 +76,11 @@ def connected(address: str | None = None) -> Iterator[str]:
         StudyError: when the cluster cannot be reached.
     """
     address = address or os.environ.get(_ADDRESS) or LOCAL
+    if address.startswith("ray://"):
+        raise StudyError(
+            f"Ray at {address!r}: through Ray Client the search would run where nobody sees it: "
+            "run this command on the cluster with `ray job submit`, or give the cluster's host:port"
+        )
     _refuse_silence(address)
     dashboard = False if address == LOCAL else None
     try:
@@ -121,7 +127,8 @@ def share_of(
     Args:
         cpus: CPUs of a trial; 1 when None.
         gpus: GPUs of a trial; when None, 1 where there are GPUs, else 0.
-        concurrent: trials at once; when None, as many as fit.
+        concurrent: trials at once, also of a cluster that grows when trials wait; when None, as
+            many as fit now.
         trials: how many there are in all.
 
     Raises:
@@ -132,12 +139,12 @@ def share_of(
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
     fitting = [_fit(node, cpus, gpus) for node in nodes]
-    if not any(fitting):
+    if not any(fitting) and concurrent is None:
         largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
         raise StudyError(
             f"a trial of {cpus:g} CPUs and {gpus:g} GPUs fits on no node (the largest has "
             f"{largest.get('CPU', 0):g} and {largest.get('GPU', 0):g}): give smaller "
-            "--cpus-per-trial and --gpus-per-trial"
+            "--cpus-per-trial and --gpus-per-trial; or --max-concurrent, if the cluster grows"
         )
     return Share(cpus, gpus, min(concurrent or sum(fitting), trials))
 
@@ -249,10 +256,9 @@ def run(
         checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         storage_path=storage,
         callbacks=list(callbacks),
-        resume="AUTO" if resume else None,
+        resume="AUTO" if resume and _begun(storage, name) else None,
         verbose=0,
     )
-    searcher.settle()
     found: list[Any] = analysis.trials
     return found
 
@@ -321,6 +327,12 @@ def _on_worker(function: Any, share: Share, *arguments: Any) -> Any:
         if isinstance(cause, LRBenchError):
             raise type(cause)(str(cause)) from None
         raise
+
+
+def _begun(storage: str | None, name: str | None) -> bool:
+    """Whether there is an experiment of that name to go on with."""
+    folder = storage or str(Path("~/ray_results").expanduser())
+    return name is not None and bool(tune.Tuner.can_restore(f"{folder.rstrip('/')}/{name}"))
 
 
 def _refuse_silence(address: str) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from lrbench_hpo import checks
 from lrbench_hpo.database import Database
 from lrbench_hpo.database.location import database_url, with_password, without_password
 from lrbench_hpo.errors import MissingExtraError, StudyError
@@ -71,6 +72,12 @@ class RecordRuns(Callback):
             database_url(database)
         if policy is not None and not callable(policy):
             raise StudyError(f"policy={type(policy).__name__}: expected a function of the config")
+        checks.name("source", source)
+        for what, name in (("dataset", dataset), ("model", model), ("metric", metric)):
+            if name is not None:
+                checks.name(what, name)
+        if folder is not None and not isinstance(folder, (str, Path)):
+            raise StudyError(f"folder={type(folder).__name__}: expected a folder's path")
         self._database = database
         self._names = {"dataset": dataset, "model": model}
         self._policy = policy
@@ -335,7 +342,9 @@ class RecordRuns(Callback):
             if any(_replaces(known, run) and _alike(known, run) for known in runs):
                 self._claims[earlier] = trial
                 return True
-        self._known.setdefault(trial, []).append(dataclasses.replace(run, curve=()))
+        told = self._known.setdefault(trial, [])
+        if run.uid not in {known.uid for known in told}:  # asked again while the run waits
+            told.append(dataclasses.replace(run, curve=()))
         return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from lrbench_hpo.ask_tell import AskTell
-from lrbench_hpo.database.location import with_password, without_password
+from lrbench_hpo.database.location import with_password
 from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
 from lrbench_hpo.points import POLICY, KnownResult, read_point
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import ScoreWeights, score_run
 from lrbench_hpo.records import Run
+from lrbench_hpo.saved_searcher import SavedSearcher
 from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.study import create_study
 from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
@@ -30,23 +30,26 @@ from lrbench_hpo.tune_config import (
     criteria,
     experiment_spec,
     flat,
+    given_to_run,
+    last_words,
     metric_name,
     mode_name,
     own_domains,
+    ray_trials,
     refuse_population_based_training,
+    refuse_wrong_kinds,
     take_reports_without_metric,
     with_levels,
 )
 
 with MissingExtraError.unless_installed("ray", "ray"):
-    from ray import cloudpickle
-    from ray.tune.search import Searcher
+    pass
 
 SCORE = "score"
 _UNNAMED = "unnamed"
 
 
-class LRBenchSearcher(Searcher):
+class LRBenchSearcher(SavedSearcher):
     """Searches LR policies on Ray Tune: ``tune.run(trainable, search_alg=LRBenchSearcher())``.
 
     The trainable gets the policy as ``config["lr_policy"]``, a dict of always the same keys for
@@ -55,7 +58,8 @@ class LRBenchSearcher(Searcher):
     `create_study`: with the same seed and one trial at a time it suggests the same policies.
 
     A trial that a scheduler cuts counts as pruned at the iteration it reached: report
-    ``iteration`` (updates so far), so that it can be told from a finished one.
+    ``iteration`` (updates so far), so that it can be told from a finished one. Ray never says of
+    trials that ``time_budget_s`` ended them: `settle` ends them in the study too.
 
     Args:
         dataset: name of the data set; ``config["dataset"]`` when None.
@@ -116,14 +120,18 @@ class LRBenchSearcher(Searcher):
                 f"database={type(database).__name__}: Ray copies and saves the searcher, and no "
                 "connection can be: give the database's URL or file"
             )
-        weights = None if score_weights is None else ScoreWeights.of(score_weights).to_dict()
-        self._shared = dict(
-            zip(
-                SHARED,
-                (dataset, model, max_iterations, batch_size, optimizer, weights),
-                strict=True,
-            )
+        refuse_wrong_kinds(
+            dataset=dataset,
+            model=model,
+            sampler=sampler,
+            task=task,
+            points_to_evaluate=points_to_evaluate,
+            max_iterations=max_iterations,
+            batch_size=batch_size,
         )
+        weights = None if score_weights is None else ScoreWeights.of(score_weights).to_dict()
+        shared = (dataset, model, max_iterations, batch_size, optimizer, weights)
+        self._shared = dict(zip(SHARED, shared, strict=True))
         self._options: dict[str, Any] = {
             "objective": objective,
             "functions": functions,
@@ -136,7 +144,7 @@ class LRBenchSearcher(Searcher):
         }
         self._points = list(points_to_evaluate or ())
         self._known: list[KnownResult] = []
-        self._trials: AskTell | None = None
+        self._trials = None
         self._task: dict[str, Any] = {}
         self._at_once: int | None = None
         self._added: dict[str, Any] = {}
@@ -159,6 +167,11 @@ class LRBenchSearcher(Searcher):
         """What is searched: task, space, budget, reference LR."""
         return self._named().settings
 
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Ids of Ray's trials whose end is not known yet."""
+        return () if self._trials is None else self._trials.live
+
     def number(self, trial_id: str) -> int | None:
         """The number that one of Ray's trials has in the study, if it is of this search."""
         return None if self._trials is None else self._trials.number(trial_id)
@@ -176,8 +189,7 @@ class LRBenchSearcher(Searcher):
         if self._trials is not None:  # restored, or used for an experiment before
             agreed(self._task, config)
             self._given = {"metric": self._metric, "mode": self._mode}
-        self._metric = self._agreed("metric", metric) or SCORE
-        self._mode = self._agreed("mode", mode) or "max"
+        self._agree(metric, mode)
         if self._trials is None:
             self._trials = self._begin(config, own)
         self._ends.stop = criteria(spec.get("stop"))
@@ -203,7 +215,9 @@ class LRBenchSearcher(Searcher):
             refuse_population_based_training(host)
             self._ends.stop = self._ends.stop or criteria(experiment_spec(host).get("stop"))
         if self._at_once is not None and len(trials.live) >= self._at_once:
-            return None
+            self._reconcile(trials)
+            if len(trials.live) >= self._at_once:
+                return None
         policy, own = trials.ask(trial_id)
         while not own and policy in self._stored:
             self.recalled.append(trials.recall(trial_id, self._stored.pop(policy)))
@@ -272,40 +286,43 @@ class LRBenchSearcher(Searcher):
         for trial_id in self._trials.live if self._trials is not None else ():
             self.on_trial_complete(trial_id)
 
-    def get_state(self) -> dict[str, Any]:
-        """All there is to save; no connection, no password."""
-        return self.__getstate__()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `get_state`."""
-        self.__setstate__(state)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Write the state to a file (called by Ray)."""
-        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.get_state()))
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Go on from a file of `save`; like all of Ray's files it must come from a friend."""
-        self.set_state(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
-
-    def __getstate__(self) -> dict[str, Any]:
-        options = {**self._options, "database": without_password(self._options["database"])}
-        return {**self.__dict__, "_options": options}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        take_reports_without_metric()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> LRBenchSearcher:
-        # A copy within the process keeps the password that a file must not hold.
-        made = type(self).__new__(type(self))
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return made
-
     def _ready(self) -> AskTell:
         if self._trials is None:
-            self._trials = self._begin({}, {})  # Ray tells nothing of an empty config
+            # Ray tells nothing of an experiment with an empty config.
+            metric, mode = given_to_run()
+            self._agree(metric_name(metric), mode_name(mode))
+            self._trials = self._begin({}, {})
+        if self._refusal is not None:
+            raise StudyError(self._refusal)
+        if self._restored and controller() is not None:
+            self._restored = False
+            self._reconcile(self._trials, restored=True)
         return self._trials
+
+    def _reconcile(self, trials: AskTell, *, restored: bool = False) -> None:
+        """Make the study agree with the trials that Ray really has.
+
+        Some end without a word (time was up, an experiment before this one), and of a driver
+        that was killed, the files of searcher and trials may be from different moments.
+        """
+        theirs = ray_trials(controller())
+        if theirs is None:
+            return
+        for trial_id in trials.live:
+            if trial_id not in theirs:
+                self.on_trial_complete(trial_id)
+            elif theirs[trial_id].is_finished():
+                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
+        for trial_id in theirs.keys() - trials.known if restored else ():
+            settings, config = trials.settings, flat(theirs[trial_id].config, trials.own)
+            point = read_point(trial_id, config, settings.space, settings.scale, trials.own)
+            trials.expect(trial_id, point)
+            if theirs[trial_id].is_finished():
+                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
+
+    def _agree(self, metric: str | None, mode: str | None) -> None:
+        self._metric = self._agreed("metric", metric) or SCORE
+        self._mode = self._agreed("mode", mode) or "max"
 
     def _named(self) -> AskTell:
         if self._trials is None and not (self._shared["dataset"] and self._shared["model"]):

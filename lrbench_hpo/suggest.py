@@ -163,10 +163,18 @@ def suggest_value(trial: optuna.Trial, name: str, distribution: BaseDistribution
             return trial.suggest_categorical(name, distribution.choices)
         case IntDistribution():
             return trial.suggest_int(
-                name, distribution.low, distribution.high, log=distribution.log
+                name,
+                distribution.low,
+                distribution.high,
+                step=distribution.step,
+                log=distribution.log,
             )
         case FloatDistribution():
             return trial.suggest_float(
-                name, distribution.low, distribution.high, log=distribution.log
+                name,
+                distribution.low,
+                distribution.high,
+                step=distribution.step,
+                log=distribution.log,
             )
     raise StudyError(f"{name}: {distribution} is no distribution of a search space")

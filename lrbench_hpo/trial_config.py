@@ -153,6 +153,11 @@ def _resources(where: str, value: Any) -> Mapping[str, float]:
         )
         for name, amount in checks.mapping(where, value).items()
     }
+    for wrong in amounts.keys() & {"cpus", "gpus"}:
+        checks.refuse(f"{where} key", wrong, f"did you mean {wrong[:-1]!r}?")
+    gpus = amounts.get("gpu", 0)
+    if gpus > 1 and gpus != int(gpus):
+        checks.refuse(f"{where}.gpu", gpus, "above 1, expected a whole number")
     if not any(amounts.values()):
         checks.refuse(where, value, "expected at least one CPU or GPU, as in {'cpu': 1}")
     return amounts

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import MissingExtraError, StudyError
 from lrbench_hpo.points import POLICY
 from lrbench_hpo.ranking import ScoreWeights
@@ -18,12 +20,21 @@ from lrbench_hpo.suggest import FUNCTION
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune.schedulers import PopulationBasedTraining
+    from ray.tune.search import Repeater
     from ray.tune.search.optuna import OptunaSearch
     from ray.tune.utils import flatten_dict
 
 MODES: Mapping[str, int] = {"max": 1, "min": -1}
 # What `lrbench_hpo.train` reads too: given to the searcher or in the config, once is enough.
 SHARED = ("dataset", "model", "max_iterations", "batch_size", "optimizer", "score_weights")
+
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "dataset": (str, "a name"),
+    "model": (str, "a name"),
+    "sampler": (BaseSampler, "an Optuna sampler such as optuna.samplers.RandomSampler()"),
+    "task": (Mapping, "a mapping with fields of Task"),
+    "points_to_evaluate": (Sequence, "a list of policies"),
+}
 
 
 def metric_name(metric: Any) -> str | None:
@@ -51,6 +62,21 @@ def mode_name(mode: Any) -> str | None:
     raise StudyError(
         f"mode={mode!r}: expected 'max' or 'min'; for several objectives give objective='pareto'"
     )
+
+
+def refuse_wrong_kinds(**given: Any) -> None:
+    """Refuse arguments of a searcher that are not what their names say; None is none of them.
+
+    Raises:
+        StudyError: naming the argument.
+        RecordError: for a number below 1.
+    """
+    for name, (kind, words) in _KINDS.items():
+        if given[name] is not None and not isinstance(given[name], kind):
+            raise StudyError(f"{name}={given[name]!r}: expected {words}")
+    for name in ("max_iterations", "batch_size"):
+        if given[name] is not None:
+            checks.whole(name, given[name])
 
 
 def agreed(mine: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +164,39 @@ def controller() -> Any:
         if hasattr(asking, "_scheduler_alg"):
             return asking
     return None
+
+
+def ray_trials(host: Any) -> dict[str, Any] | None:
+    """Ray's trials by their id; None when unknown, or when a trial is not a searcher's alone.
+
+    Args:
+        host: Ray's controller.
+    """
+    if host is None:
+        return None
+    searcher = getattr(getattr(host, "_search_alg", None), "searcher", None)
+    while searcher is not None:
+        if isinstance(searcher, Repeater):
+            return None  # it tells of a group of trials when the last of them has ended
+        searcher = getattr(searcher, "searcher", None)
+    return {trial.trial_id: trial for trial in host.get_trials()}
+
+
+def last_words(trial: Any) -> tuple[dict[str, Any] | None, bool]:
+    """The last report of a trial that is over, and whether it failed."""
+    last = trial.run_metadata.last_result  # `trial.last_result` may ask a worker that is gone
+    reported = "training_iteration" in last
+    return (flatten_dict(dict(last)) if reported else None), trial.status == trial.ERROR
+
+
+def given_to_run() -> tuple[Any, Any]:
+    """Metric and mode that ``tune.run`` was given, which Ray tells no searcher without config."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name == "run" and frame.f_globals.get("__name__") == "ray.tune.tune":
+            return frame.f_locals.get("metric"), frame.f_locals.get("mode")
+    return None, None
 
 
 def experiment_spec(host: Any) -> Mapping[str, Any]:

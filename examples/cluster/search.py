@@ -44,9 +44,13 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def fitting(cpus: float, gpus: float) -> int:
     """How many trials the cluster has room for; growing clusters want --concurrent instead."""
-    total = ray.cluster_resources()
-    rooms = [total.get(kind, 0) // each for kind, each in (("CPU", cpus), ("GPU", gpus)) if each]
-    return max(1, int(min(rooms)))
+    wanted = {"CPU": cpus, "GPU": gpus}
+    rooms = [
+        min(node["Resources"].get(kind, 0) // each for kind, each in wanted.items() if each)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return max(1, int(sum(rooms)))
 
 
 class Lines(tune.Callback):
@@ -75,10 +79,14 @@ def main() -> None:
     config["resources"] = {"cpu": args.cpus, "gpu": args.gpus}
     recorder = RecordRuns()
     searcher = LRBenchSearcher(seed=args.seed)
+    budget = args.max_iterations or "usual"
+    name = args.name or f"{args.dataset}-{args.model}-{budget}-{args.seed}"
+    folder = args.storage or os.path.expanduser("~/ray_results")
+    begun = tune.Tuner.can_restore(f"{folder}/{name}")
     done = tune.run(
         lrbench_hpo.train,
-        name=args.name or f"{args.dataset}-{args.model}-{args.seed}",
-        resume="AUTO",  # goes on if there is a search of this name
+        name=name,
+        resume="AUTO" if begun else None,
         search_alg=searcher,
         callbacks=[recorder, Lines()],
         config=config,
@@ -93,7 +101,10 @@ def main() -> None:
     )
     states = [trial.status for trial in done.trials]
     failed = states.count("ERROR")
-    print(f"{states.count('TERMINATED')} of {len(states)} trials ended, {failed} failed")
+    # The study also refuses, in one line, to have gone on with another search of this name.
+    cut = sum(trial.state.name == "PRUNED" for trial in searcher.study.trials)
+    ended = states.count("TERMINATED")
+    print(f"{ended} of {len(states)} trials ended, {cut} of them cut, {failed} failed")
     best = done.get_best_trial("score", "max") if failed < len(states) else None
     if best is not None:
         policy = lrbench_hpo.LRPolicy.from_dict(best.config["lr_policy"])

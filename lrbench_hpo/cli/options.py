@@ -49,7 +49,7 @@ _RAY: Sequence[Callable[[Any], Any]] = (
         metavar="[ADDRESS]",
         is_flag=False,
         flag_value="",
-        help="Run the trials on Ray: on the cluster at ADDRESS (auto, host:port, ray://...) or "
+        help="Run the trials on Ray: on the cluster at ADDRESS (auto, host:port) or "
         "RAY_ADDRESS; else on a Ray of one's own on this machine.",
     ),
     click.option("--cpus-per-trial", type=float, help="With --ray: CPUs and threads. Default: 1."),

@@ -74,7 +74,9 @@ class RayProgress(Callback):
 
 
 def reason_of(trial: Any) -> str:
-    """Why a trial of Ray failed, in one line: the last line of its traceback."""
-    text = str(trial.get_error() or "").strip() or "unknown"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300]
+    """Why a trial of Ray failed, in one line: what stands below its last traceback."""
+    text = str(trial.get_error() or "").strip()
+    lines = [line for line in text.splitlines() if line.strip()]
+    frames = [place for place, line in enumerate(lines) if line.startswith(" ")]
+    last = lines[frames[-1] + 1 :] if frames else lines
+    return " ".join(" ".join(last or lines[-1:]).split())[:300] or "its worker was lost"

@@ -128,9 +128,14 @@ def print_test(console: Console, study: optuna.Study, json_file: str | None) -> 
         write_json(Path(json_file), results(study))
 
 
-def print_how_to_go_on(console: Console, study: optuna.Study, storage: str | None) -> None:
-    """Say what is kept, and how to go on from it."""
-    kept = "the LR database" + (f" and in study {study.study_name!r}" if storage else "")
+def print_how_to_go_on(console: Console, study_name: str | None) -> None:
+    """Say what is kept, and how to go on from it.
+
+    Args:
+        console: where to.
+        study_name: of a study that is kept too.
+    """
+    kept = "the LR database" + (f" and in study {study_name!r}" if study_name else "")
     say(
         console,
         f"stopped; finished trials are kept in {kept}. Run the same command again to go on: it "

@@ -53,6 +53,7 @@ def tune(
     if json_file:
         study_output.check_writable(Path(json_file))
     training = {name: settings.pop(name) for name in _OF_TRAINING}
+    on_ray = options.ray_given(settings)
     job = Job(
         dataset=dataset,
         model=model,
@@ -64,7 +65,6 @@ def tune(
         database=database,
         settings=settings,
     )
-    on_ray = options.ray_given(settings)
     if on_ray is None:
         from lrbench_hpo.cli.tune_local import tune_local
 

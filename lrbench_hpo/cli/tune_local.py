@@ -34,7 +34,7 @@ def tune_local(job: Job) -> int:
         unstored = objective.close()
         study_output.finish(console, study, unstored, objective.store.file, job.json_file)
     if interrupted:
-        study_output.print_how_to_go_on(console, study, job.storage)
+        study_output.print_how_to_go_on(console, study.study_name if job.storage else None)
         return INTERRUPTED
     if objective.must_train_again(study):
         study_output.say(console, study_output.TRAINED_AGAIN)

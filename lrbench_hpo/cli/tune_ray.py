@@ -11,7 +11,6 @@ import click
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job, OnRay
 from lrbench_hpo.cli.tune_local import INTERRUPTED
-from lrbench_hpo.errors import StudyError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,8 +53,11 @@ def tune_ray(job: Job, options: OnRay) -> int:
             study = search.searcher.study
             study_output.finish(console, study, unstored, search.record.file, job.json_file)
         if not ended:
-            study_output.print_how_to_go_on(console, study, job.study_name)
+            study_output.print_how_to_go_on(console, job.study_name)
             return INTERRUPTED
+        if why := search.failure():
+            click.echo(f"lrbench-hpo: {why}", err=True)
+            return 1
         search.test(console)
         study_output.print_test(console, study, job.json_file)
     return 1 if unstored else 0
@@ -71,6 +73,7 @@ class Search:
 
     def __init__(self, job: Job, options: OnRay) -> None:
         from lrbench_hpo import ray_search
+        from lrbench_hpo.node_data import path_of
         from lrbench_hpo.record_runs import RecordRuns
         from lrbench_hpo.searcher import LRBenchSearcher
 
@@ -81,7 +84,7 @@ class Search:
         )
         given = {**job.training, **{name: job.settings[name] for name in _OF_TRAINING}}
         self.config: dict[str, Any] = {
-            "dataset": _absolute(job.dataset),
+            "dataset": path_of(job.dataset),
             "model": job.model,
             **{name: value for name, value in given.items() if value is not None},
             **_data_folder(job.training["data"]),
@@ -142,18 +145,23 @@ class Search:
                 f"{self.job.study_name!r} was begun with {shown.trials} trials, which stays so: "
                 "another --study-name begins a new search, which starts from its results",
             )
-        over = [trial for trial in self._ended if trial.is_finished()]
-        return len(over) >= shown.trials
+        # Ray marks the trials that Ctrl-C ended like finished ones, but never tells of their end.
+        return len(self._ended) >= shown.trials and not self.searcher.live
+
+    def failure(self) -> str | None:
+        """Why all trials have failed, if they have."""
+        from lrbench_hpo.cli.ray_progress import reason_of
+
+        failed = [trial for trial in self._ended if trial.status == trial.ERROR]
+        if not failed or len(failed) < len(self._ended):
+            return None
+        return f"all {len(failed)} trials failed: {reason_of(failed[0])}"
 
     def test(self, console: Console) -> None:
         """Measure the winner on the test split."""
         from lrbench_hpo import ray_search
-        from lrbench_hpo.cli.ray_progress import reason_of
 
         study = self.searcher.study
-        failed = [trial for trial in self._ended if trial.status == trial.ERROR]
-        if failed and len(failed) == len(self._ended):
-            raise StudyError(f"all {len(failed)} trials failed: {reason_of(failed[0])}")
         if ray_search.checkpoint_of_winner(study, self._ended) is None:
             study_output.say(console, study_output.TRAINED_AGAIN)
         ray_search.test(study, self._ended, self.config, self.share)
@@ -162,12 +170,6 @@ class Search:
 def _known_of_data(task: dict[str, Any]) -> dict[str, Any]:
     """What the data themselves tell of a task."""
     return {name: task[name] for name in ("num_classes", "num_train", "image_shape")}
-
-
-def _absolute(dataset: str) -> str:
-    """A file or folder by a name that is the same wherever a worker runs."""
-    path = Path(dataset).expanduser()
-    return str(path.absolute()) if path.exists() else dataset
 
 
 def _data_folder(data: str | None) -> dict[str, str]:
@@ -179,7 +181,7 @@ def checked_storage(storage: str | None) -> str | None:
     """The folder or URL that Ray keeps an experiment in, in the form that Ray wants.
 
     Raises:
-        click.UsageError: for an Optuna storage.
+        click.UsageError: for an Optuna storage, or a folder that cannot be made.
     """
     if storage is None:
         return None
@@ -189,4 +191,13 @@ def checked_storage(storage: str | None) -> str | None:
             f"--storage {scheme}://…: with --ray, expected a folder or URL that all nodes can "
             "write to, such as a shared folder or s3://bucket/path"
         )
-    return storage if scheme else str(Path(storage).expanduser().absolute())
+    if scheme:
+        return storage
+    folder = Path(storage).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(
+            f"--storage {storage}: {error.strerror}: expected a folder that can be written"
+        ) from None
+    return str(folder)

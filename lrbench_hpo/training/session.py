@@ -147,7 +147,9 @@ class TrainingSession:
         Raises:
             TrainingError: for the state of another run, or something else altogether.
         """
-        if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
+        parts = ("identity", "loop", "randomness", "progress", "meter")
+        known = isinstance(state, Mapping) and all(part in state for part in parts)
+        if not known or state.get("format") != _FORMAT:
             raise TrainingError(
                 f"no state of a training run of format {_FORMAT}: give what state_dict gave"
             )

@@ -25,7 +25,7 @@ def search(tmp_path, *, trials, **variables):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert f"{trials} of {trials} trials ended, 0 failed" in done.stdout
+    assert f"{trials} of {trials} trials ended, 0 of them cut, 0 failed" in done.stdout
     assert "best: score" in done.stdout
     with lrbench_hpo.connect(database) as db:
         return done, {run.uid for run in db.find(source="local")}
