@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ with MissingExtraError.unless_installed("ray", "ray"):
 SCHEDULERS = ("asha", "none")
 LOCAL = "local"
 _ADDRESS = "RAY_ADDRESS"
-_PATIENCE = 5.0  # seconds to reach a cluster
+_PATIENCE = 5.0  # seconds, to reach a cluster or a worker
 _MAX_FAILURES = 3  # of a trial: lost nodes and workers; it goes on from its last checkpoint
 
 
@@ -178,8 +178,15 @@ def scheduler_for(name: str, max_iterations: int) -> TrialScheduler:
     )
 
 
-def check(config: Mapping[str, Any], share: Share) -> dict[str, Any]:
+def check(
+    config: Mapping[str, Any], share: Share, tell: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Load the data and build the network where trials will run, before any of them does.
+
+    Args:
+        config: of `lrbench_hpo.train`, without a policy.
+        share: what a trial gets.
+        tell: called with a line when this takes long.
 
     Returns:
         What `check_on_worker` finds.
@@ -187,7 +194,7 @@ def check(config: Mapping[str, Any], share: Share) -> dict[str, Any]:
     Raises:
         LRBenchError: as on the worker.
     """
-    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config))
+    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config), tell=tell)
     return checked
 
 
@@ -317,11 +324,17 @@ def test(
     return found
 
 
-def _on_worker(function: Any, share: Share, *arguments: Any) -> Any:
+def _on_worker(
+    function: Any, share: Share, *arguments: Any, tell: Callable[[str], None] | None = None
+) -> Any:
     """Run a function where a trial would run; its errors arrive as they are."""
     task = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus)
+    reference = task.remote(*arguments)
+    ready, _ = ray.wait([reference], timeout=_PATIENCE)
+    if not ready and tell is not None:
+        tell("waiting for a worker: it starts, loads the data, or the cluster is busy")
     try:
-        return ray.get(task.remote(*arguments))
+        return ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, LRBenchError):

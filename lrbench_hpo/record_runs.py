@@ -25,6 +25,7 @@ from lrbench_hpo.waiting import RunStore
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune import Callback
     from ray.tune.experiment import Trial
+    from ray.tune.utils import flatten_dict
 
 POLICY = "lr_policy"
 EXPERIMENT, TRIAL = "ray_experiment", "ray_trial"  # notes of a stored run
@@ -310,7 +311,7 @@ class RecordRuns(Callback):
 
     def _status(self, trial: Trial, result: Mapping[str, Any], error: bool) -> str:
         status = outcome(
-            result,
+            {**flatten_dict(dict(result)), **result},  # criteria may name a level: eval/top1
             error=error,
             metric=self._metric,
             budget=self._budget(trial.config, result),

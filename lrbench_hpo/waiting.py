@@ -209,15 +209,16 @@ class _Files:
         """The runs in files that nobody holds any more; they are held here from now on."""
         held = {path for path, _ in self._held}
         runs: list[Run] = []
-        with contextlib.suppress(OSError):
-            for path in sorted(self.folder.glob(f"{self._stem}-*.jsonl")):
+        for path in sorted(self.folder.glob(f"{self._stem}-*.jsonl")):
+            with contextlib.suppress(OSError):
                 if path not in held and path.stat().st_size:
                     runs += self._taken_over(path)
         return runs
 
     def _taken_over(self, path: Path) -> list[Run]:
-        file = path.open("ab+", buffering=0)
-        if not _locked(file):
+        # Not "a+", which would make the file anew where another process has just removed it.
+        file = path.open("rb+", buffering=0)
+        if not _locked(file) or not _same_file(file, path):
             file.close()
             return []
         self._held.append((path, file))
@@ -262,6 +263,14 @@ class _Files:
             _locked(file)
         self._held.append((path, file))
         self.path = path
+
+
+def _same_file(file: io.FileIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name, not one that was removed meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _locked(file: io.FileIO) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def tune_ray(job: Job, options: OnRay) -> int:
         db.check_writable()
     console = tables.console()
     with ray_search.connected(options.address) as address:
-        search = Search(job, options)
+        search = Search(job, options, lambda line: study_output.say(console, line))
         study = search.searcher.study
         study_output.print_start(console, study)
         study_output.say(console, search.describe(address))
@@ -69,9 +70,10 @@ class Search:
     Args:
         job: what to search.
         options: of ``--ray``.
+        tell: called with a line when something takes long.
     """
 
-    def __init__(self, job: Job, options: OnRay) -> None:
+    def __init__(self, job: Job, options: OnRay, tell: Callable[[str], None]) -> None:
         from lrbench_hpo import ray_search
         from lrbench_hpo.node_data import path_of
         from lrbench_hpo.record_runs import RecordRuns
@@ -89,7 +91,7 @@ class Search:
             **{name: value for name, value in given.items() if value is not None},
             **_data_folder(job.training["data"]),
         }
-        checked = ray_search.check(self.config, self.share)
+        checked = ray_search.check(self.config, self.share, tell)
         self.record = RecordRuns(job.database)
         self.searcher: LRBenchSearcher = LRBenchSearcher(
             checked["dataset"],
