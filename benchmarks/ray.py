@@ -51,6 +51,8 @@ from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else Ray's panels stand between the figures
+
 import lrbench_hpo  # noqa: E402
 from lrbench_hpo import LRBenchSearcher, LRPolicy, Run  # noqa: E402
 from lrbench_hpo.study_settings import StudySettings  # noqa: E402

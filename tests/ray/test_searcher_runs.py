@@ -355,7 +355,22 @@ def test_of_repeated_trials_the_mean_is_told(tmp_path):
     assert len({trial.config["__trial_index__"] for trial in done.trials}) == 3
 
 
-def test_when_time_is_up_the_rest_is_settled(tmp_path):
+class Enough(tune.Stopper):
+    """Ends an experiment as a time budget does, once its trials have reported something."""
+
+    def __init__(self, reports):
+        self.reports = reports
+
+    def __call__(self, trial_id, result):
+        self.reports -= 1
+        return False
+
+    def stop_all(self):
+        return self.reports <= 0
+
+
+@pytest.mark.parametrize("options", [{"stop": Enough(4)}, {"time_budget_s": 6}])
+def test_when_time_is_up_the_rest_is_settled(tmp_path, options):
     """Ray tells a searcher nothing about the trials that its time budget ends."""
 
     def train(config):
@@ -366,9 +381,7 @@ def test_when_time_is_up_the_rest_is_settled(tmp_path):
             time.sleep(0.05)
 
     searcher = LRBenchSearcher("digits", "mlp", **TASK)
-    done = search(
-        train, searcher, tmp_path, num_samples=50, max_concurrent_trials=2, time_budget_s=6
-    )
+    done = search(train, searcher, tmp_path, num_samples=50, max_concurrent_trials=2, **options)
     live = [trial for trial in asked(searcher) if trial.state == TrialState.RUNNING]
     assert live
     searcher.settle()
@@ -378,4 +391,5 @@ def test_when_time_is_up_the_rest_is_settled(tmp_path):
         reported = "score" in (trial.last_result or {})
         told = trials[trial.trial_id]
         assert told.state == (TrialState.PRUNED if reported else TrialState.FAIL)
-    assert TrialState.PRUNED in {trial.state for trial in trials.values()}
+    if "stop" in options:  # a machine may be busy for the whole of a time budget
+        assert TrialState.PRUNED in {trial.state for trial in trials.values()}

@@ -253,10 +253,23 @@ def test_schedulers_cut_trials_and_change_no_number(search, name):
     assert set(statuses) == {"complete", "pruned"}
 
 
-@pytest.mark.slow
-def test_a_time_limit_leaves_the_run_so_far(search):
+class Enough(tune.Stopper):
+    """Ends an experiment as a time budget does, once its trial has reported some times."""
+
+    def __init__(self):
+        self.reports = 0
+
+    def __call__(self, trial_id, result):
+        self.reports += 1
+        return False
+
+    def stop_all(self):
+        return self.reports >= 3
+
+
+def test_what_a_time_limit_ends_leaves_the_run_so_far(search):
     changes = {"max_iterations": 10**7, "evaluations": 10**5, "lr_policy": fixed(0.01)}
-    trial = search(changes, time_budget_s=8).trials[0]
+    trial = search(changes, stop=Enough()).trials[0]
     assert trial.status == "TERMINATED"
     assert outcome(trial.last_result) == "pruned"
     assert len(run_in(trial.last_result).curve) > 1

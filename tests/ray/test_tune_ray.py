@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from lrbench_hpo import connect
@@ -124,6 +126,79 @@ def test_ctrl_c_keeps_what_was_done(home):
     assert local_runs(home)
 
 
+def until_trials_train(process: subprocess.Popen[str], count: int) -> None:
+    """Wait until so many workers of the search's own Ray report results of trials."""
+    search = psutil.Process(process.pid)
+    while True:
+        assert process.poll() is None, process.stdout.read()
+        titles = []
+        for worker in search.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                titles += worker.cmdline()[:1]
+        if sum(title.startswith("ray::Train.train") for title in titles) >= count:
+            return
+        time.sleep(0.1)
+
+
+def test_ctrl_c_during_the_last_trials_measures_no_winner(home):
+    """There is nothing left to suggest, but these trials have not ended."""
+    arguments = ("--max-iterations", 10**6, "--trials", 2, "--max-concurrent", 2)
+    process = started(home, *SMALL, *arguments, "--cpus-per-trial", 0.5)
+    until_trials_train(process, 2)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert "measured once" not in out
+    assert "Run the same command again" in out
+    assert "Traceback" not in out
+    assert "complete" not in {entry.status for entry in local_runs(home)}
+
+
+def test_a_name_of_another_search_is_refused(home):
+    mine = ("--trials", 1, "--study-name", "mine", "--storage", "here")
+    code, out = run(home, *SMALL, "-T", 20, *mine)
+    assert code == 0, out
+    for command, says in (
+        (("tune", "digits", "lenet", "--ray", "-T", 20), "lenet"),
+        ((*SMALL, "-T", 30), "20, not 30"),
+        ((*SMALL, "-T", 20, "--seed", 1), "seed 0, not 1"),
+    ):
+        code, out = run(home, *command, *mine)
+        assert code == 2, out
+        last = out.strip().splitlines()[-1]
+        assert "study 'mine' was created with" in last
+        assert says in last
+        assert "measured once" not in out
+    assert len(local_runs(home)) == 1
+
+
+def test_a_folder_with_a_data_sets_name_changes_nothing(home):
+    (home / "digits" / "train" / "cat").mkdir(parents=True)
+    code, out = run(home, *SMALL, "-T", 20, "--trials", 1)
+    assert code == 0, out
+    [entry] = local_runs(home)
+    assert (entry.task.dataset, entry.task.num_train) == ("digits", 1437)
+
+
+def test_when_all_trials_fail_the_reason_is_one_line(home):
+    (home / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes, image_shape):\n"
+        "        super().__init__()\n"
+        "        self.last = torch.nn.Linear(256, num_classes)\n"
+        "    def forward(self, images):\n"
+        "        if self.training:  # the check before the search only evaluates\n"
+        "            raise RuntimeError('first line\\nsecond line')\n"
+        "        return self.last(images.flatten(1))\n"
+    )
+    arguments = ("tune", "digits", "net:Net", "--ray", "-T", 10, "--trials", 3)
+    code, out = run(home, *arguments)
+    assert code == 1, out
+    last = out.strip().splitlines()[-1]
+    assert last == "lrbench-hpo: all 3 trials failed: RuntimeError: first line second line"
+
+
 def test_a_killed_search_goes_on_under_its_name(home):
     arguments = (*SMALL, "-T", 600, "--trials", 6, "--study-name", "mine", "--storage", "here")
     process = started(home, *arguments)
@@ -160,7 +235,9 @@ def test_a_killed_search_goes_on_under_its_name(home):
         (("--ray", "--gpus-per-trial", 1.5), "above 1, expected a whole number"),
         (("--ray", "--max-concurrent", 0), "--max-concurrent 0"),
         (("--ray", "127.0.0.1:1"), "Ray at '127.0.0.1:1'"),
+        (("--ray", "ray://h:1"), "Ray at 'ray://h:1': through Ray Client"),
         (("--ray", "--storage", "sqlite:///s.db"), "a folder or URL that all nodes can write to"),
+        (("--ray", "--storage", "/proc/nope"), "expected a folder that can be written"),
         (("--ray", "--database", "mongodb://h/x"), "mongodb"),
         (("--ray", "--objective", "scor"), "did you mean score"),
         (("--ray", "--device", "cuda:9"), "device"),
