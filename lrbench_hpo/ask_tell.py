@@ -113,7 +113,7 @@ class AskTell:
     def tell(self, trial_id: str, end: Ended) -> None:
         """End a trial; one that had failed, and was run again, gets its result after all."""
         if trial_id in self._expected:
-            self.add(self._expected.pop(trial_id), end)
+            self.add(self._expected.pop(trial_id), end, trial_id=trial_id)
             self._numbers[trial_id] = len(self.study.get_trials(deepcopy=False)) - 1
             return
         trial = self._live.get(trial_id)
@@ -156,6 +156,8 @@ class AskTell:
         point: Point,
         end: Ended,
         reports: Mapping[int, float] | None = None,
+        *,
+        trial_id: str | None = None,
     ) -> None:
         """Add a trial that was run elsewhere.
 
@@ -163,11 +165,14 @@ class AskTell:
             point: what was run.
             end: how it ended.
             reports: values by iteration.
+            trial_id: the host's, if it ran there.
         """
         signed = {step: self.sign * value for step, value in (reports or {}).items()}
         if end.status == "pruned" and end.value is not None and end.iteration is not None:
             signed.setdefault(end.iteration, self.sign * end.value)
         told = {"policy": point.policy.to_dict(), "source": "known result"}
+        if trial_id is not None:
+            told[TRIAL_ID] = trial_id
         self._add(dict(point.params), dict(point.distributions), told, end, signed)
 
     def _attributes(self, end: Ended) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from lrbench_hpo.trainable import (
 
 with MissingExtraError.unless_installed("ray", "ray"):
     import ray
+    from pyarrow.fs import FileSelector, FileSystem  # type: ignore[import-untyped]
     from ray import tune
     from ray.exceptions import RayTaskError
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -344,8 +345,16 @@ def _on_worker(
 
 def _begun(storage: str | None, name: str | None) -> bool:
     """Whether there is an experiment of that name to go on with."""
+    if name is None:
+        return False
     folder = storage or str(Path("~/ray_results").expanduser())
-    return name is not None and bool(tune.Tuner.can_restore(f"{folder.rstrip('/')}/{name}"))
+    try:
+        # `Tuner.can_restore` knows only what a Tuner has begun, not what `tune.run` has.
+        system, path = FileSystem.from_uri(f"{folder.rstrip('/')}/{name}")
+        found = system.get_file_info(FileSelector(path, allow_not_found=True))
+    except (OSError, ValueError):
+        return True  # Ray, which knows more kinds of storage, looks itself
+    return any(file.base_name.startswith("experiment_state-") for file in found)
 
 
 def _refuse_silence(address: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -82,7 +83,8 @@ def main() -> None:
     budget = args.max_iterations or "usual"
     name = args.name or f"{args.dataset}-{args.model}-{budget}-{args.seed}"
     folder = args.storage or os.path.expanduser("~/ray_results")
-    begun = tune.Tuner.can_restore(f"{folder}/{name}")
+    # Ray logs an error for a search of a new name; only of a bucket must it look itself.
+    begun = "://" in folder or any(Path(folder, name).glob("experiment_state-*"))
     done = tune.run(
         lrbench_hpo.train,
         name=name,

@@ -48,7 +48,7 @@ def test_the_scheduler_compares_by_iterations():
     assert isinstance(scheduler, ASHAScheduler)
     assert (scheduler._time_attr, scheduler._max_t) == ("iteration", 400)
     [bracket] = scheduler._brackets
-    assert sorted(rung for rung, _ in bracket._rungs) == [100, 200]
+    assert sorted(rung for rung, _ in bracket._rungs) == [100, 200, 400]
     assert type(scheduler_for("none", 400)) is FIFOScheduler
     assert scheduler_for("asha", 1)._max_t == 1
 
