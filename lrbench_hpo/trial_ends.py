@@ -67,7 +67,7 @@ class TrialEnds:
         reported = ", ".join(sorted(key for key in result if finite(result[key]) is not None))
         other = "give another metric=" if missing == self._metric else "search one objective"
         warnings.warn(
-            f"{missing!r} is not in a trial's report, so the trial counts as failed; "
+            f"metric {missing!r} is not in a trial's report, so the trial counts as failed; "
             f"reported numbers: {reported}; report it, or {other}",
             stacklevel=4,
         )
