@@ -178,9 +178,9 @@ def test_files_of_a_killed_driver_may_be_from_different_moments(moments, tmp_pat
     assert {trial.status for trial in done.trials} == {"TERMINATED"}
     assert set(before) < ids
     if files == SEARCHER:
-        # Ray's wrapper counts the samples, and may be one ahead of Ray's trials: its files, too,
-        # are from moments of their own.
-        assert len(ids) in {5, 6}
+        # Ray's wrapper counts the samples, and may be one off Ray's trials: its files, too, are
+        # from moments of their own.
+        assert len(ids) in {5, 6, 7}
     told = {trial.user_attrs["trial_id"]: trial for trial in asked(searcher) if known(trial)}
     assert ids <= told.keys()
     for trial in done.trials:
