@@ -134,9 +134,7 @@ class Objective:
         Raises:
             StudyError: when no trial has finished without diverging.
         """
-        winner = outcomes.winner(study)
-        if winner is None:
-            raise StudyError(outcomes.NO_WINNER)
+        winner = outcomes.winner_to_test(study)
         known = outcomes.tested(study, winner)
         if known is not None:
             return known

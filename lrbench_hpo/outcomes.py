@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 
+from lrbench_hpo.errors import StudyError
 from lrbench_hpo.ranking import Scorable
 from lrbench_hpo.records import Run
 
@@ -13,10 +14,6 @@ from lrbench_hpo.records import Run
 # trained network has. Its constraint keeps it out of the front and tells the sampler.
 _DIVERGED_LOSS_DIFFERENCE = 10.0
 CONSTRAINT = "diverged"
-NO_WINNER = (
-    "no trial has finished without diverging: give a lower reference_lr, or a search_space of "
-    "your own"
-)
 
 
 def note(trial: optuna.Trial, run: Run, score: float) -> None:
@@ -89,6 +86,21 @@ def winner(study: optuna.Study) -> optuna.trial.FrozenTrial | None:
     """The trial with the best score, if any has finished without diverging."""
     best = next(iter(ranked_trials(study)), None)
     return best if best is not None and best.user_attrs["status"] == "complete" else None
+
+
+def winner_to_test(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """The `winner`.
+
+    Raises:
+        StudyError: when no trial has finished without diverging.
+    """
+    best = winner(study)
+    if best is None:
+        raise StudyError(
+            "no trial has finished without diverging: give a lower reference_lr, or a "
+            "search_space of your own"
+        )
+    return best
 
 
 def tested(study: optuna.Study, best: optuna.trial.FrozenTrial) -> dict[str, Any] | None:

@@ -281,9 +281,7 @@ def checkpoint_of_winner(study: optuna.Study, trials: Sequence[Any]) -> Any:
     Raises:
         StudyError: when no trial has finished without diverging.
     """
-    winner = outcomes.winner(study)
-    if winner is None:
-        raise StudyError(outcomes.NO_WINNER)
+    winner = outcomes.winner_to_test(study)
     if winner.user_attrs.get("recalled"):
         return None
     wanted = winner.user_attrs["trial_id"]
@@ -307,9 +305,7 @@ def test(
         StudyError: when no trial has finished without diverging.
     """
     checkpoint = checkpoint_of_winner(study, trials)
-    winner = outcomes.winner(study)
-    if winner is None:
-        raise StudyError(outcomes.NO_WINNER)
+    winner = outcomes.winner_to_test(study)
     known = outcomes.tested(study, winner)
     if known is not None:
         return known
