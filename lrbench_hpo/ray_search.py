@@ -229,7 +229,6 @@ def run(
     storage: str | None,
     name: str | None,
     callbacks: Sequence[tune.Callback],
-    resume: bool,
 ) -> list[Any]:
     """Run a search on the cluster that is connected; Ctrl-C ends it and keeps what is done.
 
@@ -240,9 +239,9 @@ def run(
         trials: how many.
         scheduler: of trials.
         storage: folder or URL that all nodes can write to; ``~/ray_results`` when None.
-        name: of the experiment in the storage.
+        name: of the experiment in the storage, which is gone on with if it is there; a new one of
+            Ray's choice when None.
         callbacks: of Ray Tune.
-        resume: go on with an experiment of that name, if there is one.
 
     Returns:
         Ray's trials.
@@ -264,7 +263,7 @@ def run(
         checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         storage_path=storage,
         callbacks=list(callbacks),
-        resume="AUTO" if resume and _begun(storage, name) else None,
+        resume="AUTO" if _begun(storage, name) else None,
         verbose=0,
     )
     found: list[Any] = analysis.trials

@@ -139,7 +139,6 @@ class Search:
                 storage=storage,
                 name=self.job.study_name,
                 callbacks=[self.record, shown],
-                resume=self.job.study_name is not None,
             )
         if shown.trials != self.job.trials:
             study_output.say(
