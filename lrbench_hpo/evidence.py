@@ -75,12 +75,15 @@ class KnownTask:
         return assumed if self.published else self.best_constant or assumed
 
 
-def known_tasks(database: Database, task: Task) -> list[KnownTask]:
+def known_tasks(
+    database: Database, task: Task, trusted_sources: Sequence[str] | None = None
+) -> list[KnownTask]:
     """The tasks that say something about this one, most similar first.
 
     Args:
         database: the LR database.
         task: the task asked about.
+        trusted_sources: the sources whose runs count; all when None.
     """
     groups: dict[str, list[Task]] = {}
     for stored in database.tasks():
@@ -94,7 +97,10 @@ def known_tasks(database: Database, task: Task) -> list[KnownTask]:
     for alike, group in rated[:_TASKS]:
         if alike >= least:
             runs = [
-                run for t in group for run in database.evidence(t, _ROWS_PER_TASK) if _says(run)
+                run
+                for t in group
+                for run in database.evidence(t, _ROWS_PER_TASK, trusted_sources)
+                if _says(run)
             ]
             found.append(KnownTask(_without_reference(group[0]), alike, runs))
     return [known for known in found if known.runs]
@@ -160,9 +166,10 @@ def candidates(
     """
     for other in known:
         peers: dict[tuple[str, int], list[float]] = {}
-        for run in other.runs:
-            peers.setdefault((run.source, run.max_iterations), []).append(score_run(run))
-        for run in other.runs:
+        scores = [score_run(run) for run in other.runs]
+        for run, score in zip(other.runs, scores, strict=True):
+            peers.setdefault((run.source, run.max_iterations), []).append(score)
+        for run, score in zip(other.runs, scores, strict=True):
             if run.policy.function not in space.functions:
                 continue
             eta = _source_reference(run, other, task, scale)
@@ -177,7 +184,7 @@ def candidates(
                 policy=policy,
                 point=point,
                 run=run,
-                quality=_quality(run, peers[run.source, run.max_iterations]),
+                quality=_quality(run, score, peers[run.source, run.max_iterations]),
                 weight=_weight(run, other.similarity, scale.max_iterations),
                 similarity=other.similarity,
                 moved=tuple(moved),
@@ -196,13 +203,13 @@ def _source_reference(run: Run, other: KnownTask, task: Task, scale: Scale) -> f
     return other.reference_lr or usual
 
 
-def _quality(run: Run, scores: Sequence[float]) -> float:
+def _quality(run: Run, score: float, scores: Sequence[float]) -> float:
     """1 for the best of many peers, 1/e a point below it, 0 for a run that learnt nothing."""
     if not _learnt(run):
         return 0.0
     # The best of one is no proof of anything; the best of many is.
     standing = len(scores) / (len(scores) + 1)
-    return standing * math.exp((score_run(run) - max(scores)) / _QUALITY_SCALE)
+    return standing * math.exp((score - max(scores)) / _QUALITY_SCALE)
 
 
 def _weight(run: Run, alike: float, max_iterations: int) -> float:

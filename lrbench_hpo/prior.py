@@ -6,7 +6,7 @@ It answers in points and ranges, and knows neither Optuna nor Ray.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from lrbench_hpo import checks, coordinates, evidence, portfolio
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.database import Database, opened
 from lrbench_hpo.database.paper import SOURCE as PAPER
-from lrbench_hpo.errors import RecordError, SearchSpaceError
+from lrbench_hpo.errors import RecordError, SearchSpaceError, UnknownNameError
 from lrbench_hpo.evidence import KnownTask
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.portfolio import Choice
-from lrbench_hpo.records import Task
+from lrbench_hpo.records import Task, own_source
 from lrbench_hpo.space import Range, SearchSpace
 from lrbench_hpo.space_files import load_space, space_for
 from lrbench_hpo.tasks import recipe_for, task_for
@@ -145,6 +145,7 @@ def build_prior(
     max_iterations: int,
     space: SearchSpace,
     reference_lr: float | None = None,
+    trusted_sources: Sequence[str] | None = None,
     n: int = PORTFOLIO_SIZE,
 ) -> Prior:
     """What the database says about a task.
@@ -155,10 +156,11 @@ def build_prior(
         max_iterations: its budget, in iterations.
         space: where its policies are looked for.
         reference_lr: eta_ref, if it is known better than from similar tasks.
+        trusted_sources: the sources whose runs count; all when None.
         n: how many policies to recommend at most.
     """
     space = space.within(max_iterations)
-    known = evidence.known_tasks(database, task)
+    known = evidence.known_tasks(database, task, _checked(trusted_sources, database))
     given = reference_lr if reference_lr is not None else task.reference_lr
     eta, origin = (
         evidence.reference_lr(task, known, space) if given is None else (_lr(given), "given")
@@ -194,6 +196,7 @@ def recommend(
     database: str | Path | Database | None = None,
     task: Mapping[str, Any] | None = None,
     reference_lr: float | None = None,
+    trusted_sources: Sequence[str] | None = None,
 ) -> list[Recommendation]:
     """Policies worth trying on a task, best first, each with its evidence.
 
@@ -210,6 +213,7 @@ def recommend(
             when None.
         task: more facts about the task (fields of `Task`).
         reference_lr: the task's best constant LR, if known.
+        trusted_sources: the sources whose runs count, as `Run.source` names them; all when None.
 
     Raises:
         LRBenchError: for bad input or a database that cannot be read.
@@ -230,6 +234,7 @@ def recommend(
         database=database,
         task=task,
         reference_lr=reference_lr,
+        trusted_sources=trusted_sources,
         n=n,
     )
     return list(prior.portfolio)
@@ -247,6 +252,7 @@ def prior_for(
     database: str | Path | Database | None = None,
     task: Mapping[str, Any] | None = None,
     reference_lr: float | None = None,
+    trusted_sources: Sequence[str] | None = None,
     n: int = PORTFOLIO_SIZE,
 ) -> Prior:
     """`build_prior` from names: the arguments are those of `recommend`.
@@ -273,8 +279,25 @@ def prior_for(
             max_iterations=recipe.max_iterations,
             space=space.restricted(functions),
             reference_lr=reference_lr,
+            trusted_sources=trusted_sources,
             n=n,
         )
+
+
+def _checked(sources: Any, database: Database) -> list[str] | None:
+    """The trusted sources, each of which must exist: a slip of the pen would trust nothing."""
+    if sources is None:
+        return None
+    if isinstance(sources, str) or not isinstance(sources, Iterable):
+        checks.refuse("trusted_sources", sources, "expected a list of sources")
+    names = [checks.name("trusted_sources", source) for source in sources]
+    for name in names:
+        if name != own_source() and not database.has_source(name):
+            known = database.stats().by_source
+            raise UnknownNameError.among(
+                "source", name, known, "`lrbench-hpo db stats` counts them"
+            )
+    return names
 
 
 def _refuse_impossible_peaks(space: SearchSpace, eta: float) -> None:

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Protocol
 
 from lrbench_hpo.errors import RecordError
@@ -42,19 +43,26 @@ class ScoreWeights:
         >>> ScoreWeights.of({"iterations": 0.0})
         ScoreWeights(iterations=0.0, loss_difference=0.01)
         """
+        if weights is None:
+            return _default_weights()
         if isinstance(weights, ScoreWeights):
             return weights
-        if weights is not None and not isinstance(weights, Mapping):
+        if not isinstance(weights, Mapping):
             raise RecordError(f"weights={weights!r}: expected ScoreWeights or a mapping")
         known = [entry.name for entry in fields(cls)]
-        unknown = [name for name in weights or {} if name not in known]
+        unknown = [name for name in weights if name not in known]
         if unknown:
             raise RecordError(f"unknown score weight {unknown[0]!r}: known are {', '.join(known)}")
-        return cls(**(weights or {}))
+        return cls(**weights)
 
     def to_dict(self) -> dict[str, float]:
         """The inverse of `of`, in JSON types."""
         return {"iterations": self.iterations, "loss_difference": self.loss_difference}
+
+
+@cache
+def _default_weights() -> ScoreWeights:
+    return ScoreWeights()
 
 
 def score(

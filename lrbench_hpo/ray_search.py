@@ -19,7 +19,7 @@ from lrbench_hpo.database import opened
 from lrbench_hpo.errors import LRBenchError, MissingExtraError, StudyError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.recall import same_training
-from lrbench_hpo.records import Run, Task
+from lrbench_hpo.records import Run, Task, own_source
 from lrbench_hpo.searcher import LRBenchSearcher
 from lrbench_hpo.trainable import (
     Train,
@@ -214,7 +214,13 @@ def stored_trainings(
         return {}
     task = Task.from_dict(checked["task"])
     with opened(database) as db:
-        runs = db.find(task.dataset, task.model)
+        runs = db.find(
+            *(task.dataset, task.model),
+            source=own_source(),
+            status="complete",
+            max_iterations=max_iterations,
+            seed=seed,
+        )
     same = same_training(runs, task, max_iterations, seed, checked["environment"])
     return {run.policy: run for run in same}
 

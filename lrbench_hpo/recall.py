@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from lrbench_hpo.records import Run, Task, canonical_name
+from lrbench_hpo.records import Run, Task, canonical_name, own_source
 from lrbench_hpo.tasks import DATASETS, MODELS
 
 
@@ -36,6 +36,8 @@ def same_training(
 ) -> list[Run]:
     """Those of some runs that are complete trainings of a task, done in exactly this way.
 
+    Only one's own (`records.own_source`): what others say of a training may be wrong.
+
     Args:
         runs: of any task.
         task: what is trained; its reference LR does not matter.
@@ -47,7 +49,8 @@ def same_training(
     return [
         run
         for run in runs
-        if run.status == "complete"
+        if run.source == own_source()
+        and run.status == "complete"
         and run.split == "validation"
         and (run.max_iterations, run.seed) == (max_iterations, seed)
         and dataclasses.replace(run.task, reference_lr=None) == plain

@@ -16,7 +16,7 @@ from lrbench_hpo.database import Database
 from lrbench_hpo.database.location import database_url, with_password, without_password
 from lrbench_hpo.errors import MissingExtraError, StudyError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, utc_timestamp
+from lrbench_hpo.records import Run, own_source, utc_timestamp
 from lrbench_hpo.reported_runs import Reports, diverged, reported_run
 from lrbench_hpo.trial_config import TRIAL_INDEX
 from lrbench_hpo.trial_results import RUN, finite, outcome, run_in
@@ -49,7 +49,7 @@ class RecordRuns(Callback):
         dataset: name of the data set; ``config["dataset"]`` when None.
         model: name of the model; ``config["model"]`` when None.
         policy: gives the `LRPolicy` of a trial's config; ``config["lr_policy"]`` when None.
-        source: who measured it.
+        source: who measured it; ``LRBENCH_SOURCE``, else ``local``, when None.
         metric: what trials are compared by, if its NaN should count as diverged, and its absence
             as failed, in trainables other than `lrbench_hpo.train`.
         folder: where results wait; the user's data folder when None.
@@ -65,7 +65,7 @@ class RecordRuns(Callback):
         dataset: str | None = None,
         model: str | None = None,
         policy: Callable[[dict[str, Any]], LRPolicy | Mapping[str, Any] | None] | None = None,
-        source: str = "local",
+        source: str | None = None,
         metric: str | None = None,
         folder: str | Path | None = None,
     ) -> None:
@@ -73,7 +73,6 @@ class RecordRuns(Callback):
             database_url(database)
         if policy is not None and not callable(policy):
             raise StudyError(f"policy={type(policy).__name__}: expected a function of the config")
-        checks.name("source", source)
         for what, name in (("dataset", dataset), ("model", model), ("metric", metric)):
             if name is not None:
                 checks.name(what, name)
@@ -82,7 +81,7 @@ class RecordRuns(Callback):
         self._database = database
         self._names = {"dataset": dataset, "model": model}
         self._policy = policy
-        self._source = source
+        self._source = checks.name("source", own_source() if source is None else source)
         self._metric = metric
         self._folder = folder
         self._store: RunStore | None = None

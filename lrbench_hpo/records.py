@@ -6,6 +6,7 @@ Plain frozen values that go to JSON types and back. Whatever comes in is checked
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +44,14 @@ def canonical_name(name: str, where: str = "name") -> str:
     if not isinstance(name, str):
         checks.refuse(where, name, "expected a name")
     return name.casefold().translate(_NO_SEPARATORS)
+
+
+def own_source() -> str:
+    """The source of what is measured here: ``LRBENCH_SOURCE``, else ``local``.
+
+    A team names its members by it, to tell their runs apart.
+    """
+    return os.environ.get("LRBENCH_SOURCE") or "local"
 
 
 def utc_timestamp(value: datetime | str) -> str:
@@ -161,7 +170,8 @@ _TASK_RULES: Mapping[str, _Rule] = {
 class CurvePoint:
     """One evaluation while training: after `iteration` updates, at learning rate `lr`.
 
-    NaN and infinity are kept as None.
+    Values keep six significant digits, which is what a curve is stored with. NaN and infinity are
+    kept as None.
 
     >>> CurvePoint(250, lr=0.01, top1=0.91).top1
     0.91
@@ -178,7 +188,7 @@ class CurvePoint:
         object.__setattr__(self, "iteration", iteration)
         for name, rule in _POINT_RULES.items():
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, rule(f"curve.{name}", value))
+                object.__setattr__(self, name, _rounded(rule(f"curve.{name}", value)))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields in JSON types."""
@@ -192,6 +202,10 @@ class CurvePoint:
             RecordError: for an unknown key or a bad value.
         """
         return cls(**checks.known_fields("curve point", data, cls, ("iteration",)))
+
+
+def _rounded(value: float | None) -> float | None:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 _POINT_RULES: Mapping[str, _Rule] = {
@@ -242,7 +256,7 @@ class Run:
     curve: tuple[CurvePoint, ...] = ()
     cost: Mapping[str, float | None] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    source: str = "local"
+    source: str = field(default_factory=own_source)
     created_at: str = field(default_factory=lambda: utc_timestamp(datetime.now(UTC)))
     notes: Mapping[str, Any] = field(default_factory=dict)
 

@@ -80,6 +80,7 @@ class LRBenchSearcher(SavedSearcher):
         score_weights: weights of the score.
         task: more facts about the task (fields of `Task`).
         reference_lr: the task's best constant LR, if known.
+        trusted_sources: the sources in the LR database whose runs count; all when None.
         seed: of the default sampler.
         points_to_evaluate: policies, or configs with ``lr_policy``, to try before all others.
 
@@ -108,6 +109,7 @@ class LRBenchSearcher(SavedSearcher):
         score_weights: ScoreWeights | Mapping[str, float] | None = None,
         task: Mapping[str, Any] | None = None,
         reference_lr: float | None = None,
+        trusted_sources: Sequence[str] | None = None,
         seed: int | None = None,
         points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,
     ) -> None:
@@ -121,13 +123,9 @@ class LRBenchSearcher(SavedSearcher):
                 "connection can be: give the database's URL or file"
             )
         refuse_wrong_kinds(
-            dataset=dataset,
-            model=model,
-            sampler=sampler,
-            task=task,
+            **{"dataset": dataset, "model": model, "sampler": sampler, "task": task},
+            **{"max_iterations": max_iterations, "batch_size": batch_size},
             points_to_evaluate=points_to_evaluate,
-            max_iterations=max_iterations,
-            batch_size=batch_size,
         )
         weights = None if score_weights is None else ScoreWeights.of(score_weights).to_dict()
         shared = (dataset, model, max_iterations, batch_size, optimizer, weights)
@@ -140,6 +138,7 @@ class LRBenchSearcher(SavedSearcher):
             "sampler": sampler,
             "task": task,
             "reference_lr": reference_lr,
+            "trusted_sources": trusted_sources,
             "seed": seed,
         }
         self._points = list(points_to_evaluate or ())

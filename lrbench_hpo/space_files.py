@@ -13,8 +13,10 @@ functions:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ _RANGE_KEYS = ("low", "high", "log", "from")
 _TEXT = "tag:yaml.org,2002:str"
 
 
+@cache
 def published_spaces() -> tuple[str, ...]:
     """Names of the spaces that come with the package.
 
@@ -71,8 +74,11 @@ def load_space(source: str | Path | SearchSpace) -> SearchSpace:
     if not isinstance(source, str | Path) or "\0" in str(source):
         raise SearchSpaceError(f"search_space={source!r}: expected a YAML file or a SearchSpace")
     if str(source) in published_spaces():
-        file = resources.files("lrbench_hpo.search_spaces").joinpath(f"{source}.yaml")
-        return _parse(file.read_text(encoding="utf-8"), str(source))
+        space = _published(str(source))
+        # A copy: whoever changes theirs must not change everybody's.
+        return dataclasses.replace(
+            space, functions={n: dict(r) for n, r in space.functions.items()}
+        )
     path = Path(source).expanduser()
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -84,6 +90,12 @@ def load_space(source: str | Path | SearchSpace) -> SearchSpace:
             f"search_space={str(source)!r}: {reason}; give a YAML file, or one of "
             f"{', '.join(published_spaces())}"
         ) from None
+
+
+@cache
+def _published(name: str) -> SearchSpace:
+    file = resources.files("lrbench_hpo.search_spaces").joinpath(f"{name}.yaml")
+    return _parse(file.read_text(encoding="utf-8"), name)
 
 
 def _parse(text: str, name: str) -> SearchSpace:

@@ -47,6 +47,7 @@ def create_study(
     score_weights: ScoreWeights | Mapping[str, float] | None = None,
     task: Mapping[str, Any] | None = None,
     reference_lr: float | None = None,
+    trusted_sources: Sequence[str] | None = None,
     seed: int | None = None,
     points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,
 ) -> optuna.Study:
@@ -76,6 +77,8 @@ def create_study(
         score_weights: weights of the score.
         task: more facts about the task (fields of `Task`).
         reference_lr: the task's best constant LR, if known.
+        trusted_sources: the sources in the LR database whose runs count, as `Run.source` names
+            them; all when None.
         seed: of the default sampler; with other results known, it draws other numbers.
         points_to_evaluate: policies of your own to try before the known-good ones: each an
             `LRPolicy`, or a mapping with one as ``lr_policy`` beside values of other parameters.
@@ -103,6 +106,7 @@ def create_study(
         database=database,
         task=task,
         reference_lr=reference_lr,
+        trusted_sources=trusted_sources,
     )
     settings = StudySettings.from_prior(prior, objective, weights)
     given = [

@@ -13,19 +13,50 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import sqlalchemy as sa
 from platformdirs import user_data_path
 
 from lrbench_hpo import checks
 from lrbench_hpo.database import Database, connect
-from lrbench_hpo.database.location import database_url, in_memory, make_room, sqlite_file
+from lrbench_hpo.database.location import (
+    database_url,
+    in_memory,
+    make_room,
+    schema_of,
+    sqlite_file,
+)
 from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.records import Run
 
 # Seconds: what a call may wait for a busy database, and the pause after one that failed. Whoever
 # stores runs has other work to do: a run that has to wait costs nothing.
 _BUSY_SECONDS, _PAUSE = 1, 5.0
+
+
+def waiting_files(
+    database: str | Path | Database | None = None, *, folder: str | Path | None = None
+) -> list[tuple[Path, int]]:
+    """The files in which runs wait for a database, and how many lie in each; none is touched.
+
+    Args:
+        database: as for `RunStore`.
+        folder: likewise.
+
+    Raises:
+        DatabaseError: for something that names no database.
+    """
+    url = database.url if isinstance(database, Database) else database_url(database)
+    if in_memory(url):
+        return []
+    found = []
+    for path in _Files(folder, url).all():
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if lines := sum(line.endswith(b"\n") for line in file):
+                found.append((path, lines))
+    return found
 
 
 class RunStore:
@@ -45,8 +76,8 @@ class RunStore:
         DatabaseError: for something that names no database. One that is away raises nothing.
         MissingExtraError: for PostgreSQL without psycopg2.
 
-    >>> store = RunStore("sqlite://")
-    >>> store.waiting
+    >>> with RunStore("sqlite://") as store:
+    ...     store.waiting
     ()
     """
 
@@ -68,6 +99,17 @@ class RunStore:
         self._told: set[str] = set()
         self._files = None if in_memory(self._url) else _Files(folder, self._url)
         self.flush(force=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     @property
     def waiting(self) -> tuple[Run, ...]:
@@ -205,11 +247,19 @@ class _Files:
                 file.truncate(end)
             raise
 
+    def all(self) -> list[Path]:
+        """All files for this database, whoever holds them, oldest first."""
+        found = []
+        for path in self.folder.glob(f"{self._stem}-*.jsonl"):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(found)]
+
     def adopted(self) -> list[Run]:
         """The runs in files that nobody holds any more; they are held here from now on."""
         held = {path for path, _ in self._held}
         runs: list[Run] = []
-        for path in sorted(self.folder.glob(f"{self._stem}-*.jsonl")):
+        for path in self.all():
             with contextlib.suppress(OSError):
                 if path not in held and path.stat().st_size:
                     runs += self._taken_over(path)
@@ -263,6 +313,17 @@ class _Files:
             _locked(file)
         self._held.append((path, file))
         self.path = path
+        _to_disk(self.folder)
+
+
+def _to_disk(folder: Path) -> None:
+    """Make a folder's list of files last: a file's own fsync does not."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and needs none of this
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _same_file(file: io.FileIO, path: Path) -> bool:
@@ -321,5 +382,7 @@ def _name_of(url: sa.URL) -> str:
     """A hash of where a database is, the same for all who use it, with password or without."""
     file = sqlite_file(url)
     server = [url.get_backend_name(), url.username, url.host, url.port, url.database]
+    if schema := schema_of(url):
+        server.append(schema)
     place = json.dumps(server if file is None else str(file.absolute()))
     return hashlib.sha256(place.encode()).hexdigest()[:16]

@@ -12,10 +12,33 @@ from lrbench_hpo.cli.job import OnRay
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _functions(_: click.Context, __: click.Parameter, value: str | None) -> str | list[str] | None:
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [name.strip() for name in value.split(",")]
+
+
+def no_password(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a database URL with a password, which everybody could read in the list of processes.
+
+    Raises:
+        click.UsageError: for such a URL.
+    """
+    from lrbench_hpo.database.location import has_password
+
+    if value is not None and has_password(value):
+        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
+        raise click.UsageError(
+            f"{name}: a password on the command line can be read by everybody on this machine: put "
+            "it in ~/.pgpass, or the whole URL in LRBENCH_DATABASE_URL"
+        )
+    return value
+
+
+def _functions(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> str | list[str] | None:
     if value is None or value.lower() == "all":
         return value
-    return [name.strip() for name in value.split(",")]
+    return _names(context, option, value)
 
 
 _TASK: Sequence[Callable[[Any], Any]] = (
@@ -33,11 +56,19 @@ _TASK: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--reference-lr", type=float, help="The task's best constant LR, which peaks relate to."
     ),
+    click.option(
+        "--trust",
+        "trusted_sources",
+        metavar="SOURCES",
+        callback=_names,
+        help="Start from runs of these sources only, with commas between. Default: all.",
+    ),
 )
 
 database = click.option(
     "--database",
     metavar="URL",
+    callback=no_password,
     help="The LR database: a file or URL. Default: LRBENCH_DATABASE_URL, else a file of your own.",
 )
 

@@ -1,5 +1,7 @@
 """The LR database: one schema for SQLite and PostgreSQL, born with the published results."""
 
-from lrbench_hpo.database.store import Database, DatabaseStats, connect, opened
+from lrbench_hpo.database.contents import DatabaseStats
+from lrbench_hpo.database.origins import Origin
+from lrbench_hpo.database.store import Database, connect, opened
 
-__all__ = ["Database", "DatabaseStats", "connect", "opened"]
+__all__ = ["Database", "DatabaseStats", "Origin", "connect", "opened"]

@@ -1,18 +1,27 @@
-"""A SQLAlchemy engine that waits for other writers and really rolls back."""
+"""A SQLAlchemy engine that waits for other writers, and outlives forks and lost connections."""
 
 from __future__ import annotations
 
+import os
+import weakref
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, StaticPool
 
 from lrbench_hpo.database.failures import shown
-from lrbench_hpo.database.location import in_memory, make_room
+from lrbench_hpo.database.location import in_memory, make_room, schema_of
 from lrbench_hpo.errors import DatabaseError, MissingExtraError
 
 BUSY_SECONDS = 30.0  # how long a writer waits for others; ?timeout=… in the URL says otherwise
 _WRITES = "lrbench_writes"
+# A server that drops packets is found out in seconds, not in TCP's own minutes.
+_SERVER_DEFAULTS = {
+    "connect_timeout": 10,  # seconds
+    "keepalives_idle": 30,  # seconds
+    "tcp_user_timeout": 30_000,  # milliseconds
+    "application_name": "lrbench_hpo",
+}
 
 
 def open_engine(url: sa.URL) -> sa.Engine:
@@ -22,11 +31,45 @@ def open_engine(url: sa.URL) -> sa.Engine:
         MissingExtraError: for PostgreSQL without psycopg2.
         DatabaseError: when an SQLite file's folder is missing and cannot be made.
     """
-    if url.get_backend_name() != "sqlite":
-        try:
-            return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError.of(error.name or "psycopg2", "postgres") from None
+    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+
+
+def _postgresql(url: sa.URL) -> sa.Engine:
+    schema = schema_of(url)
+    defaults = {name: value for name, value in _SERVER_DEFAULTS.items() if name not in url.query}
+    try:
+        engine = sa.create_engine(
+            url,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args=defaults,
+            execution_options={"schema_translate_map": {None: schema}} if schema else {},
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of(error.name or "psycopg2", "postgres") from None
+    sa.event.listen(engine, "do_connect", _without_own_settings)
+    _forkable.add(engine)
+    return engine
+
+
+def _without_own_settings(_: Any, __: Any, ___: Any, settings: dict[str, Any]) -> None:
+    settings.pop("schema", None)  # ours: psycopg2 knows none
+
+
+# A forked process must not speak on its parent's connections, nor close them.
+_forkable: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+
+
+def _forget_connections() -> None:
+    for engine in _forkable:
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_connections)
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
     make_room(url)
     options: dict[str, Any] = {} if "timeout" in url.query else {"timeout": BUSY_SECONDS}
     if in_memory(url):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
@@ -20,6 +21,25 @@ _ADVICE: Mapping[int, str] = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that the folder is there and may be written",
     sqlite3.SQLITE_NOTADB: "not an SQLite database: name another file",
     sqlite3.SQLITE_CORRUPT: "damaged: restore a copy, or name another file",
+}
+
+# By SQLSTATE; PostgreSQL's own words are put before them.
+_SERVER_ADVICE: Mapping[str, str] = {
+    "25006": "read-only: connect to the primary server, or as a role that may write",
+    "42501": "ask for a role that may: `lrbench-hpo db roles` prints the SQL that makes one",
+    "53100": "the server's disk is full: nothing of this was stored; make room and try again",
+    "53300": "the server has no connection left: try again, or raise its max_connections",
+    "57014": "it took longer than the server allows: raise its statement_timeout",
+    "3D000": "make it with: createdb",
+    "3F000": "its owner makes it by opening the database once",
+}
+_CONNECT_ADVICE: Mapping[str, str] = {
+    "no password supplied": "put it in ~/.pgpass, or the whole URL in LRBENCH_DATABASE_URL",
+    "password authentication failed": "look at ~/.pgpass, PGPASSWORD or LRBENCH_DATABASE_URL",
+    "refused": "is the server running, and are host and port right?",
+    "could not translate host name": "is the host's name right?",
+    "No such file or directory": "is the server running, and are host and port right?",
+    "invalid connection option": "psycopg2 does not know that setting: see docs/database.md",
 }
 
 
@@ -41,9 +61,26 @@ def one_line(url: sa.URL) -> Iterator[None]:
         yield
     except sa.exc.SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        code = getattr(cause, "sqlite_errorcode", None)
-        advice = _ADVICE.get(code & 0xFF) if code is not None else None
-        reason = advice or " ".join(str(cause).split())[:300] or type(cause).__name__
-        if url.password:
-            reason = reason.replace(url.password, "***")
-        raise DatabaseError(f"{shown(url)}: {reason}") from None
+        raise DatabaseError(f"{shown(url)}: {_without_secrets(url, _reason(cause))}") from None
+
+
+def _reason(cause: BaseException) -> str:
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None and (code & 0xFF) in _ADVICE:
+        return _ADVICE[code & 0xFF]
+    # Only the first line tells what happened; the others repeat the statement.
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    server = getattr(cause, "pgcode", None)
+    words = (lines[0] if server and lines else " ".join(lines))[:300] or type(cause).__name__
+    advice = _SERVER_ADVICE.get(server or "") or next(
+        (advice for sign, advice in _CONNECT_ADVICE.items() if not server and sign in words), None
+    )
+    return f"{words}: {advice}" if advice else words
+
+
+def _without_secrets(url: sa.URL, text: str) -> str:
+    secrets = [url.password, *(v for k, v in url.query.items() if "password" in k.lower())]
+    for secret in filter(None, secrets):
+        for form in {str(secret), quote(str(secret)), quote_plus(str(secret))}:
+            text = text.replace(form, "***")
+    return text

@@ -21,6 +21,7 @@ _DRIVERS = {
     "postgresql+psycopg2": "postgresql+psycopg2",
 }
 _FORMS = "a file, sqlite:///FILE, or postgresql://USER@HOST/NAME"
+_LONGEST_NAME = 63  # bytes; PostgreSQL would cut the rest off in silence
 
 
 def database_url(location: str | Path | None = None) -> sa.URL:
@@ -63,9 +64,47 @@ def _known_url(text: str, scheme: str) -> sa.URL:
         url = sa.make_url(text).set(drivername=_DRIVERS[scheme.lower()])
     except (sa.exc.ArgumentError, ValueError):
         raise DatabaseError(f"a {scheme} URL that cannot be read: expected {_FORMS}") from None
-    if url.get_backend_name() != "sqlite" or in_memory(url) or "uri" in url.query:
+    if url.get_backend_name() != "sqlite":
+        schema_of(url)
+        return url
+    if in_memory(url) or "uri" in url.query:
         return url
     return url.set(database=_file_url(url.database or "").database)
+
+
+def schema_of(url: sa.URL) -> str | None:
+    """The schema that a URL asks for by ``?schema=…``.
+
+    Raises:
+        DatabaseError: for a name that PostgreSQL would not keep as it is.
+
+    >>> schema_of(sa.make_url("postgresql://host/lr?schema=team"))
+    'team'
+    """
+    if "schema" not in url.query:
+        return None
+    name = url.query["schema"]
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise DatabaseError(f"schema={name!r}: expected one name, as in ?schema=team")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise DatabaseError(f"schema={name!r}: expected at most {_LONGEST_NAME} bytes")
+    if name.startswith("pg_") or "%" in name:  # psycopg2 reads % as its own sign
+        raise DatabaseError(f"schema={name!r}: expected a name without % that pg_ does not begin")
+    return name
+
+
+def has_password(location: str) -> bool:
+    """Whether a location gives a password away to everybody who may see it.
+
+    >>> has_password("postgresql://me:secret@host/lr"), has_password("postgresql://me@host/lr")
+    (True, False)
+    """
+    url = database_url(location)
+    return url.get_backend_name() != "sqlite" and bool(url.password or _secrets(url))
+
+
+def _secrets(url: sa.URL) -> list[str]:
+    return [name for name in url.query if "password" in name.lower()]
 
 
 def without_password(location: str | Path | None) -> str | Path | None:
@@ -79,7 +118,7 @@ def without_password(location: str | Path | None) -> str | Path | None:
     url = database_url(location)
     if url.get_backend_name() == "sqlite":
         return location
-    query = {name: value for name, value in url.query.items() if "password" not in name.lower()}
+    query = {name: value for name, value in url.query.items() if name not in _secrets(url)}
     # Made anew: to URL.set(), None means "as it was".
     return sa.URL.create(
         url.get_backend_name(), url.username, None, url.host, url.port, url.database, query

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import sqlalchemy as sa
 
-from lrbench_hpo.database import paper, rows, tables
+from lrbench_hpo.database import paper, rows, shared_schema, tables
+from lrbench_hpo.database.backup import back_up
+from lrbench_hpo.database.dialects import lock_for_migration, schema_name
 from lrbench_hpo.database.engine import writing
 from lrbench_hpo.database.failures import one_line, shown
+from lrbench_hpo.database.transactions import in_transaction
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.records import utc_timestamp
 
@@ -26,17 +30,24 @@ class Migration:
 
 def _born(connection: sa.Connection) -> None:
     """All tables, with the paper's rows: there is no database without them."""
+    schema = schema_name(connection)
+    if schema and not sa.inspect(connection).has_schema(schema):
+        connection.execute(sa.schema.CreateSchema(schema))
     tables.metadata.create_all(connection)
     rows.insert_runs(connection, paper.paper_runs())
 
 
 # Step 1 makes the tables as they are today: a later step looks first whether its change is there.
-MIGRATIONS: Sequence[Migration] = (Migration(1, "tables, and the paper's rows", _born),)
+MIGRATIONS: Sequence[Migration] = (
+    Migration(1, "tables, and the paper's rows", _born),
+    Migration(2, "scores, origins, packed curves", shared_schema.apply),
+)
 
 
 def schema_version(connection: sa.Connection) -> int:
     """The last step that was done here; 0 for an empty database."""
-    if not sa.inspect(connection).has_table(tables.schema.name):
+    there = sa.inspect(connection).has_table(tables.schema.name, schema=schema_name(connection))
+    if not there:
         return 0
     return connection.scalar(sa.select(sa.func.max(tables.schema.c.version))) or 0
 
@@ -44,7 +55,8 @@ def schema_version(connection: sa.Connection) -> int:
 def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
     """Do the steps that a database lacks; one that lacks none is not written to.
 
-    Several processes may do this at once: each step looks again once it holds the write lock.
+    Several processes may do this at once: each step looks again once it holds the lock. Before a
+    step changes an SQLite file, the file is copied.
 
     Args:
         engine: of `open_engine`.
@@ -62,23 +74,25 @@ def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
             version = schema_version(connection)
         for step in steps:
             if step.version > version:
-                version = _do(engine, step)
+                version = in_transaction(writing(engine), partial(_do, step=step))
     if version > steps[-1].version:
         known = f"made by a newer lrbench-hpo (schema {version}, known here: {steps[-1].version})"
         raise DatabaseError(f"{shown(engine.url)}: {known}: pip install --upgrade lrbench-hpo")
     return version
 
 
-def _do(engine: sa.Engine, step: Migration) -> int:
-    with writing(engine).begin() as connection:
-        version = schema_version(connection)
-        if version >= step.version:  # another process was here first
-            return version
-        step.apply(connection)
-        done = {
-            "version": step.version,
-            "description": step.description,
-            "applied_at": utc_timestamp(datetime.now(UTC)),
-        }
-        connection.execute(sa.insert(tables.schema).values(done))
+def _do(connection: sa.Connection, step: Migration) -> int:
+    lock_for_migration(connection)
+    version = schema_version(connection)
+    if version >= step.version:  # another process was here first
+        return version
+    if version:
+        back_up(connection.engine.url, version)
+    step.apply(connection)
+    done = {
+        "version": step.version,
+        "description": step.description,
+        "applied_at": utc_timestamp(datetime.now(UTC)),
+    }
+    connection.execute(sa.insert(tables.schema).values(done))
     return step.version

@@ -8,61 +8,77 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrbench_hpo.database import tables
+from lrbench_hpo.database import curves, tables
+from lrbench_hpo.database.dialects import insert_new
 from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint, Run, Task, canonical_name
+from lrbench_hpo.ranking import score_run
+from lrbench_hpo.records import Run, Task, canonical_name
 
 _JSON = ("metrics", "cost", "environment", "notes")
 _COPIED = ("top1", "top5", "top1_std", "iterations_to_best", "loss_difference")
 _PLAIN = ("max_iterations", "seed", "split", "status", "source", "created_at")
 _TASK_FIELDS = tuple(Task("any", "any").to_dict())
-_POINT_FIELDS = tuple(CurvePoint(0).to_dict())
+_AT_ONCE = 500  # a statement holds a limited number of values
 
 
-def insert_runs(connection: sa.Connection, runs: Iterable[Run]) -> int:
+def insert_runs(
+    connection: sa.Connection, runs: Iterable[Run], origin_id: int | None = None
+) -> list[str]:
     """Insert the runs that are not there yet, with their tasks and curves.
 
+    Args:
+        connection: in a transaction that writes.
+        runs: whatever is to be there afterwards.
+        origin_id: key of the row that says where they come from.
+
     Returns:
-        How many were new.
+        The uids of those that were new.
     """
     by_uid = {run.uid: run for run in runs}
     if not by_uid:
-        return 0
+        return []
     task_ids = _insert_tasks(connection, {run.task.uid: run.task for run in by_uid.values()})
-    values = [_run_row(run, task_ids[run.task.uid]) for run in by_uid.values()]
-    returned = _insert_new(connection, tables.runs).returning(tables.runs.c.id, tables.runs.c.uid)
+    values = [_run_row(run, task_ids[run.task.uid], origin_id) for run in by_uid.values()]
+    returned = insert_new(connection, tables.runs).returning(tables.runs.c.id, tables.runs.c.uid)
     new = connection.execute(returned, values).all()
-    curves = [
-        {"run_id": key, "points": _curve_text(by_uid[uid].curve)}
+    points = [
+        {"run_id": key, "points": curves.packed(by_uid[uid].curve)}
         for key, uid in new
         if by_uid[uid].curve
     ]
-    if curves:
-        connection.execute(sa.insert(tables.curves), curves)
-    return len(new)
+    if points:
+        connection.execute(sa.insert(tables.curves), points)
+    return [uid for _, uid in new]
 
 
 def _insert_tasks(connection: sa.Connection, tasks: Mapping[str, Task]) -> dict[str, int]:
+    ids = _task_ids(connection, list(tasks))
+    missing = [_task_row(tasks[uid]) for uid in sorted(tasks.keys() - ids.keys())]
+    if missing:
+        connection.execute(insert_new(connection, tables.tasks), missing)
+        ids |= _task_ids(connection, [row["uid"] for row in missing])
+    return ids
+
+
+def _task_ids(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
     table = tables.tasks
-    connection.execute(_insert_new(connection, table), [_task_row(task) for task in tasks.values()])
     ids: dict[str, int] = {}
-    uids = list(tasks)
-    for start in range(0, len(uids), 500):  # a statement holds a limited number of values
-        known = sa.select(table.c.uid, table.c.id).where(table.c.uid.in_(uids[start : start + 500]))
+    for start in range(0, len(uids), _AT_ONCE):
+        some = uids[start : start + _AT_ONCE]
+        known = sa.select(table.c.uid, table.c.id).where(table.c.uid.in_(some))
         ids.update((uid, key) for uid, key in connection.execute(known))
     return ids
 
 
-def _insert_new(connection: sa.Connection, table: sa.Table) -> Any:
-    """An INSERT that leaves rows alone whose uid is there; each back end has its own."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table).on_conflict_do_nothing(index_elements=["uid"])
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.insert(table).on_conflict_do_nothing(index_elements=["uid"])
+def tasks_by_id(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Task]:
+    """The tasks of some rows, by their keys."""
+    table, known = tables.tasks, {}
+    for start in range(0, len(ids), _AT_ONCE):
+        query = sa.select(table).where(table.c.id.in_(ids[start : start + _AT_ONCE]))
+        for row in connection.execute(query).mappings():
+            known[row["id"]] = task_of(row)
+    return known
 
 
 def _json(value: object) -> str:
@@ -80,8 +96,9 @@ def _task_row(task: Task) -> dict[str, Any]:
     }
 
 
-def _run_row(run: Run, task_id: int) -> dict[str, Any]:
+def _run_row(run: Run, task_id: int, origin_id: int | None) -> dict[str, Any]:
     fields = run.to_dict()
+    ranked = run.status == "complete" and run.split != "train"
     return (
         {name: fields[name] for name in _PLAIN}
         | {name: _json(fields[name]) for name in _JSON}
@@ -92,12 +109,10 @@ def _run_row(run: Run, task_id: int) -> dict[str, Any]:
             "function": run.policy.function,
             "fingerprint": run.policy.fingerprint,
             "policy": _json(fields["policy"]),
+            "score": score_run(run) if ranked and run.metrics.get("top1") is not None else None,
+            "origin_id": origin_id,
         }
     )
-
-
-def _curve_text(curve: Sequence[CurvePoint]) -> str:
-    return _json({name: [getattr(point, name) for point in curve] for name in _POINT_FIELDS})
 
 
 def task_of(row: sa.RowMapping) -> Task:
@@ -111,30 +126,24 @@ def task_of(row: sa.RowMapping) -> Task:
         raise _bad_row("task", row, error) from None
 
 
-def run_of(row: sa.RowMapping, task: Task, points: str | None = None) -> Run:
+def run_of(row: sa.RowMapping, task: Task, points: bytes | None = None) -> Run:
     """A run from its row, checked like any other input.
 
     Args:
         row: a row of the table of runs.
         task: the run's task.
-        points: the text of its curve; None when it has none, or is not wanted.
+        points: its packed curve; None when it has none, or is not wanted.
     """
     try:
         return Run(
             task=task,
             policy=LRPolicy.from_dict(json.loads(row["policy"])),
-            curve=_curve_of(points) if points is not None else (),
+            curve=curves.unpacked(points) if points is not None else (),
             **{name: row[name] for name in _PLAIN},
             **{name: json.loads(row[name]) for name in _JSON},
         )
     except (LRBenchError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise _bad_row("run", row, error) from None
-
-
-def _curve_of(points: str) -> tuple[CurvePoint, ...]:
-    columns = json.loads(points)
-    values = zip(*(columns[name] for name in _POINT_FIELDS), strict=True)
-    return tuple(CurvePoint(*point) for point in values)
 
 
 def _bad_row(kind: str, row: sa.RowMapping, error: Exception) -> DatabaseError:

@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack
 
 import sqlalchemy as sa
 
 from lrbench_hpo import checks
-from lrbench_hpo.database import rows, tables
+from lrbench_hpo.database import queries, rows, tables
+from lrbench_hpo.database.contents import DatabaseStats, forget_runs, statistics
 from lrbench_hpo.database.engine import open_engine, writing
 from lrbench_hpo.database.failures import one_line, shown
-from lrbench_hpo.database.location import database_url, sqlite_file
-from lrbench_hpo.database.migrations import MIGRATIONS, Migration, migrate, schema_version
-from lrbench_hpo.errors import DatabaseError, UnknownNameError
-from lrbench_hpo.policies import FUNCTIONS, LRPolicy
-from lrbench_hpo.ranking import ScoreWeights
-from lrbench_hpo.records import Run, Task, canonical_name, utc_timestamp
+from lrbench_hpo.database.location import database_url, in_memory, with_password, without_password
+from lrbench_hpo.database.migrations import MIGRATIONS, Migration, migrate
+from lrbench_hpo.database.origins import Origin, origin_id, origins_by_id
+from lrbench_hpo.database.queries import Filters
+from lrbench_hpo.database.transactions import in_transaction
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records import Run, Task
 
-
-@dataclass(frozen=True)
-class DatabaseStats:
-    """What a database holds.
-
-    Attributes:
-        location: its file, or its URL without the password.
-        size_bytes: of the file; None for one in memory or on a server.
-        schema_version: the last migration that was done.
-        runs: number of runs.
-        tasks: number of tasks.
-        by_source: runs per source, most first.
-        by_status: runs per status, most first.
-    """
-
-    location: str
-    size_bytes: int | None
-    schema_version: int
-    runs: int
-    tasks: int
-    by_source: dict[str, int]
-    by_status: dict[str, int]
+_Result = TypeVar("_Result")
+_PAGE = 500  # runs that `stored` holds at a time
 
 
 class Database:
     """Tuning runs that were recorded anywhere, for the next search to start from.
 
-    Open one with `connect`. Threads may share it; each call is one transaction.
+    Open one with `connect`. Threads may share it, and a forked process may go on with it; pickled,
+    it connects again on the other side, with the password that is known there. Each call is one
+    transaction.
 
     >>> from lrbench_hpo.database import connect
     >>> with connect("sqlite://") as db:
@@ -68,7 +56,10 @@ class Database:
         self._engine = engine
         self._closed = False
         # Threads share the one connection of a database in memory, and so take turns.
-        self._turn = threading.RLock()
+        self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if in_memory(engine.url):
+            self._turn = threading.RLock()
+            _in_memory.add(self)
         migrate(engine, steps)
 
     @property
@@ -78,6 +69,14 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {shown(self._engine.url)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if in_memory(self.url):
+            raise DatabaseError(
+                "a database in memory cannot be pickled: give it a file or a server"
+            )
+        location = without_password(self.url.render_as_string(hide_password=False))
+        return _reopened, (str(location),)
 
     def __enter__(self) -> Self:
         return self
@@ -95,16 +94,20 @@ class Database:
         self._closed = True
         self._engine.dispose()
 
-    @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+    def _do(self, work: Callable[[sa.Connection], _Result], *, write: bool = False) -> _Result:
+        """A piece of work as one transaction; a server that is away for a while is waited for."""
         if self._closed:
             raise DatabaseError(f"{shown(self._engine.url)}: closed: connect again")
         engine = writing(self._engine) if write else self._engine
-        with self._turn, one_line(engine.url), engine.begin() as connection:
-            yield connection
+        with self._turn, one_line(engine.url):
+            return in_transaction(engine, work)
 
-    def add(self, *runs: Run) -> int:
+    def add(self, *runs: Run, origin: Origin | None = None) -> int:
         """Store runs, all or none; a run that is there already stays one row.
+
+        Args:
+            runs: what to store.
+            origin: where they come from; None for what this process measured.
 
         Returns:
             How many were new.
@@ -118,8 +121,15 @@ class Database:
                 checks.refuse("run", run, "expected a Run: Run.from_dict makes one of a dict")
         if not runs:
             return 0
-        with self._transaction(write=True) as connection:
-            return rows.insert_runs(connection, runs)
+        origin = origin or Origin.here()
+        new: set[str] = set()
+
+        def insert(connection: sa.Connection) -> None:
+            # A connection that was lost at the commit leaves what is there, or not: counted once.
+            new.update(rows.insert_runs(connection, runs, origin_id(connection, origin)))
+
+        self._do(insert, write=True)
+        return len(new)
 
     def check_writable(self) -> None:
         """Find out before a long training whether its result could be stored.
@@ -127,10 +137,13 @@ class Database:
         Raises:
             DatabaseError: when it could not, and why.
         """
-        with self._transaction(write=True) as connection:
-            probe = {"uid": "", "dataset_key": "", "model_key": "", "dataset": "", "model": ""}
+        probe = {"uid": "", "dataset_key": "", "model_key": "", "dataset": "", "model": ""}
+
+        def insert(connection: sa.Connection) -> None:
             connection.execute(sa.insert(tables.tasks).values(probe))
             connection.rollback()
+
+        self._do(insert, write=True)
 
     def find(
         self,
@@ -141,7 +154,11 @@ class Database:
         since: datetime | str | None = None,
         limit: int | None = None,
         *,
+        until: datetime | str | None = None,
+        status: str | None = None,
         policy: LRPolicy | None = None,
+        max_iterations: int | None = None,
+        seed: int | None = None,
         curves: bool = False,
     ) -> list[Run]:
         """The runs that fit all that is given, newest first.
@@ -153,33 +170,72 @@ class Database:
             source: who measured it, exactly.
             since: the earliest time, with a time zone.
             limit: how many at most.
+            until: the time before which, likewise.
+            status: ``complete``, ``pruned``, ``diverged`` or ``failed``.
             policy: the LR policy, by its fingerprint.
+            max_iterations: the budget, in iterations.
+            seed: the random seed.
             curves: whether to read learning curves too.
 
         Raises:
             UnknownNameError: for an LR function that nobody knows.
-            RecordError: for a time or limit that is none.
+            RecordError: for a value that cannot be meant.
             DatabaseError: when the database cannot be read.
         """
-        query = sa.select(tables.runs).order_by(*_newest_first())
-        if dataset is not None or model is not None:
-            query = query.join(tables.tasks)
-        if dataset is not None:
-            query = query.where(tables.tasks.c.dataset_key == canonical_name(dataset, "dataset"))
-        if model is not None:
-            query = query.where(tables.tasks.c.model_key == canonical_name(model, "model"))
-        if function is not None:
-            query = query.where(tables.runs.c.function == _known_function(function))
-        if policy is not None:
-            query = query.where(tables.runs.c.fingerprint == policy.fingerprint)
-        if source is not None:
-            query = query.where(tables.runs.c.source == source)
-        if since is not None:
-            query = query.where(tables.runs.c.created_at >= utc_timestamp(since))
+        filters: Filters = {
+            **{"dataset": dataset, "model": model, "function": function, "source": source},
+            **{"since": since, "until": until, "status": status, "policy": policy},
+            **{"max_iterations": max_iterations, "seed": seed},
+        }
+        query = queries.matching(sa.select(tables.runs), filters).order_by(*queries.newest_first())
         if limit is not None:
             query = query.limit(checks.whole("limit", limit))
-        with self._transaction() as connection:
-            return _read(connection, query, curves=curves)
+        return self._do(partial(_read, query=queries.with_curves(query) if curves else query))
+
+    def stored(
+        self, *, curves: bool = True, **filters: Unpack[Filters]
+    ) -> Iterator[tuple[Run, Origin | None]]:
+        """The runs that fit all that is given, in the order they were stored, with their origins.
+
+        They are read page by page, so that a database larger than the memory can be gone through;
+        what is stored meanwhile may come too.
+
+        Args:
+            curves: whether to read learning curves too.
+            filters: those of `find`.
+
+        Raises:
+            LRBenchError: as `find`.
+        """
+        page = queries.matching(sa.select(tables.runs), filters).order_by(tables.runs.c.id)
+        page = (queries.with_curves(page) if curves else page).limit(_PAGE)
+        last, known = 0, self._do(origins_by_id)
+        while True:
+            found = self._do(partial(_rows, query=page.where(tables.runs.c.id > last)))
+            if not found:
+                return
+            last = found[-1]["id"]
+            if any(row["origin_id"] is not None and row["origin_id"] not in known for row in found):
+                known = self._do(origins_by_id)  # of what was stored meanwhile
+            runs = self._do(partial(_runs_of, found=found))
+            for row, run in zip(found, runs, strict=True):
+                yield run, known.get(row["origin_id"])
+
+    def lookup(self, prefix: str, limit: int = 10) -> list[tuple[Run, Origin | None]]:
+        """The runs whose uid begins so, with their curves and origins.
+
+        Raises:
+            RecordError: for something that no uid begins with.
+        """
+        query = queries.with_curves(sa.select(tables.runs).where(queries.begins(prefix)))
+
+        def read(connection: sa.Connection) -> list[tuple[Run, Origin | None]]:
+            found = _rows(connection, query.limit(checks.whole("limit", limit)))
+            known = origins_by_id(connection)
+            runs = _runs_of(connection, found)
+            return [(r, known.get(row["origin_id"])) for row, r in zip(found, runs, strict=True)]
+
+        return self._do(read)
 
     def best(self, dataset: str, model: str, n: int = 5) -> list[Run]:
         """The complete runs with the highest score, best first, without their curves.
@@ -191,17 +247,12 @@ class Database:
             RecordError: for an `n` below one.
             DatabaseError: when the database cannot be read.
         """
-        query = (
-            _by_score()
-            .join(tables.tasks)
-            .where(tables.tasks.c.dataset_key == canonical_name(dataset, "dataset"))
-            .where(tables.tasks.c.model_key == canonical_name(model, "model"))
-            .limit(checks.whole("n", n))
-        )
-        with self._transaction() as connection:
-            return _read(connection, query)
+        query = queries.matching(queries.by_score(), {"dataset": dataset, "model": model})
+        return self._do(partial(_read, query=query.limit(checks.whole("n", n))))
 
-    def evidence(self, task: Task, limit: int) -> list[Run]:
+    def evidence(
+        self, task: Task, limit: int, trusted_sources: Sequence[str] | None = None
+    ) -> list[Run]:
         """What is known of exactly this task: its best runs, then its newest others.
 
         Half of them are the best complete runs, best first; the other half are the newest of
@@ -210,41 +261,95 @@ class Database:
         Args:
             task: one of `tasks`.
             limit: how many at most.
+            trusted_sources: the sources that count; all when None.
         """
         checks.whole("limit", limit)
-        on_task = tables.runs.c.task_id.in_(
-            sa.select(tables.tasks.c.id).where(tables.tasks.c.uid == task.uid)
-        )
-        best = _by_score().where(on_task).limit((limit + 1) // 2)
-        with self._transaction() as connection:
+        counts = (queries.of_task(task.uid), queries.trusted(trusted_sources))
+        best = queries.by_score().where(*counts).limit((limit + 1) // 2)
+
+        def read(connection: sa.Connection) -> list[Run]:
             found = connection.execute(best).mappings().all()
             others = (
                 sa.select(tables.runs)
-                .where(on_task, tables.runs.c.id.not_in([row["id"] for row in found]))
-                .order_by(*_newest_first())
+                .where(*counts, tables.runs.c.id.not_in([row["id"] for row in found]))
+                .order_by(*queries.newest_first())
                 .limit(limit - len(found))
             )
             return _runs_of(connection, [*found, *connection.execute(others).mappings()])
 
+        return self._do(read)
+
     def tasks(self) -> list[Task]:
         """All tasks that have runs, oldest first."""
-        with self._transaction() as connection:
-            query = sa.select(tables.tasks).order_by(tables.tasks.c.id)
-            return [rows.task_of(row) for row in connection.execute(query).mappings()]
+        query = sa.select(tables.tasks).order_by(tables.tasks.c.id)
+        return [rows.task_of(row) for row in self._do(partial(_rows, query=query))]
+
+    def task_counts(self) -> list[tuple[Task, int, float | None]]:
+        """All tasks that have runs, oldest first, with their number of runs and best Top-1."""
+
+        def read(connection: sa.Connection) -> list[tuple[Task, int, float | None]]:
+            counted = {row.task_id: row for row in connection.execute(queries.per_task())}
+            known = rows.tasks_by_id(connection, sorted(counted))
+            return [(task, counted[key].runs, counted[key].top1) for key, task in known.items()]
+
+        return self._do(read)
+
+    def has_source(self, source: str) -> bool:
+        """Whether any run is from this source."""
+        there = sa.select(tables.runs.c.id).where(tables.runs.c.source == source).limit(1)
+        return self._do(lambda connection: connection.scalar(there)) is not None
+
+    def origins(self) -> list[tuple[Origin, int]]:
+        """Where runs come from, and how many each, most first.
+
+        The published results, and runs that are older than schema 2, have no origin.
+        """
+
+        def read(connection: sa.Connection) -> list[tuple[Origin, int]]:
+            known = origins_by_id(connection)
+            found = queries.counts(connection, tables.runs.c.origin_id)
+            return [(known[key], number) for key, number in found if key is not None]
+
+        return self._do(read)
+
+    def forget(
+        self, *, source: str | None = None, file: str | None = None, dry_run: bool = False
+    ) -> int:
+        """Remove the runs of one source, or of one imported file, with all that hangs on them.
+
+        Args:
+            source: who measured them, exactly.
+            file: what they were imported from, as `origins` says it.
+            dry_run: only count them.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            RecordError: when neither or both are given.
+            DatabaseError: when they cannot be removed; then none is.
+        """
+        if (source is None) == (file is None):
+            checks.refuse("forget", source, "expected either a source or a file")
+        work = partial(forget_runs, source=source, file=file, dry_run=dry_run)
+        return self._do(work, write=not dry_run)
 
     def stats(self) -> DatabaseStats:
         """How much there is, of what, and where."""
-        file = sqlite_file(self._engine.url)
-        with self._transaction() as connection:
-            return DatabaseStats(
-                location=shown(self._engine.url),
-                size_bytes=file.stat().st_size if file is not None else None,
-                schema_version=schema_version(connection),
-                runs=_count(connection, tables.runs),
-                tasks=_count(connection, tables.tasks),
-                by_source=_counts(connection, tables.runs.c.source),
-                by_status=_counts(connection, tables.runs.c.status),
-            )
+        return self._do(statistics)
+
+
+# Locked by a thread that a forked process does not have.
+_in_memory: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    for database in _in_memory:
+        database._turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def connect(url: str | Path | None = None) -> Database:
@@ -265,6 +370,10 @@ def connect(url: str | Path | None = None) -> Database:
     return Database(open_engine(database_url(url)))
 
 
+def _reopened(location: str) -> Database:
+    return connect(with_password(location))
+
+
 @contextmanager
 def opened(database: Database | str | Path | None) -> Iterator[Database]:
     """A database that is open already, or one opened for as long as it is used."""
@@ -275,58 +384,14 @@ def opened(database: Database | str | Path | None) -> Iterator[Database]:
         yield db
 
 
-def _known_function(function: str) -> str:
-    name = function.upper()
-    if name not in FUNCTIONS and name != "COMPOSED":
-        raise UnknownNameError.among("LR function", function, [*FUNCTIONS, "COMPOSED"])
-    return name
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+    return connection.execute(query).mappings().all()
 
 
-def _newest_first() -> tuple[sa.UnaryExpression[Any], ...]:
-    return tables.runs.c.created_at.desc(), tables.runs.c.id.desc()
-
-
-def _by_score() -> sa.Select[Any]:
-    """Complete runs by `ranking.score` with its default weights, highest first."""
-    c, weights = tables.runs.c, ScoreWeights()
-    reached = sa.func.coalesce(c.iterations_to_best, c.max_iterations)
-    difference = sa.func.abs(sa.func.coalesce(c.loss_difference, 0.0))
-    score = c.top1 - weights.iterations * reached / c.max_iterations
-    score -= weights.loss_difference * difference
-    return (
-        sa.select(tables.runs)
-        .where(c.status == "complete", c.top1.is_not(None), c.split != "train")
-        .order_by(score.desc(), *_newest_first())
-    )
-
-
-def _read(connection: sa.Connection, query: sa.Select[Any], *, curves: bool = False) -> list[Run]:
-    if curves:
-        query = query.add_columns(tables.curves.c.points).join(
-            tables.curves, tables.curves.c.run_id == tables.runs.c.id, isouter=True
-        )
-    return _runs_of(connection, connection.execute(query).mappings().all())
+def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Run]:
+    return _runs_of(connection, _rows(connection, query))
 
 
 def _runs_of(connection: sa.Connection, found: Sequence[sa.RowMapping]) -> list[Run]:
-    tasks = _tasks_by_id(connection, sorted({row["task_id"] for row in found}))
+    tasks = rows.tasks_by_id(connection, sorted({row["task_id"] for row in found}))
     return [rows.run_of(row, tasks[row["task_id"]], row.get("points")) for row in found]
-
-
-def _tasks_by_id(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Task]:
-    table, known = tables.tasks, {}
-    for start in range(0, len(ids), 500):  # a statement holds a limited number of values
-        query = sa.select(table).where(table.c.id.in_(ids[start : start + 500]))
-        for row in connection.execute(query).mappings():
-            known[row["id"]] = rows.task_of(row)
-    return known
-
-
-def _count(connection: sa.Connection, table: sa.Table) -> int:
-    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
-
-
-def _counts(connection: sa.Connection, column: sa.Column[Any]) -> dict[str, int]:
-    number = sa.func.count()
-    query = sa.select(column, number).group_by(column).order_by(number.desc(), column)
-    return {str(row[0]): int(row[1]) for row in connection.execute(query)}

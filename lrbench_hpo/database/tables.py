@@ -2,7 +2,8 @@
 
 Names start with ``lrbench_``, so that a database can be shared with Optuna. What queries look at
 has columns of its own; the rest is JSON text. A run's curve lies apart, and is read only when
-asked for.
+asked for. Every index serves a query of `queries`: an answer must not get slower with the rows
+that it does not ask for.
 """
 
 from __future__ import annotations
@@ -45,6 +46,19 @@ tasks = sa.Table(
     sa.Index("lrbench_tasks_by_name", "dataset_key", "model_key"),
 )
 
+origins = sa.Table(
+    "lrbench_origins",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("uid", sa.String(32), nullable=False, unique=True),
+    sa.Column("who", sa.Text, nullable=False),  # user@host
+    sa.Column("at", sa.Text, nullable=False),  # UTC, ISO 8601 of fixed width
+    sa.Column("version", sa.Text, nullable=False),  # of lrbench_hpo
+    sa.Column("file", sa.Text),  # that the rows were imported from
+    sa.Column("checksum", sa.Text),  # of that file: SHA-256, hex
+    sa.Column("before_id", sa.ForeignKey("lrbench_origins.id")),  # what the file itself said
+)
+
 runs = sa.Table(
     "lrbench_runs",
     metadata,
@@ -69,14 +83,28 @@ runs = sa.Table(
     sa.Column("cost", sa.Text, nullable=False),  # JSON
     sa.Column("environment", sa.Text, nullable=False),  # JSON
     sa.Column("notes", sa.Text, nullable=False),  # JSON
-    sa.Index("lrbench_runs_by_task", "task_id", "status", "top1"),
-    sa.Index("lrbench_runs_by_time", "created_at"),
-    sa.Index("lrbench_runs_by_source", "source"),
+    sa.Column("score", sa.Double),  # with the default weights; null where it is not to be ranked
+    sa.Column("origin_id", sa.ForeignKey(origins.c.id)),
+)
+
+_ranked = runs.c.score.is_not(None)
+INDEXES = (
+    sa.Index(
+        "lrbench_runs_by_score",
+        *(runs.c.task_id, runs.c.score, runs.c.created_at, runs.c.id),
+        sqlite_where=_ranked,
+        postgresql_where=_ranked,
+    ),
+    sa.Index("lrbench_runs_by_task_time", runs.c.task_id, runs.c.created_at, runs.c.id),
+    sa.Index("lrbench_runs_by_time", runs.c.created_at, runs.c.id),
+    sa.Index("lrbench_runs_by_policy", runs.c.fingerprint),
+    sa.Index("lrbench_runs_by_source", runs.c.source, runs.c.status),
+    sa.Index("lrbench_runs_by_origin", runs.c.origin_id),
 )
 
 curves = sa.Table(
     "lrbench_curves",
     metadata,
     sa.Column("run_id", sa.ForeignKey(runs.c.id, ondelete="CASCADE"), primary_key=True),
-    sa.Column("points", sa.Text, nullable=False),  # JSON: a list of values per field
+    sa.Column("points", sa.LargeBinary, nullable=False),  # of `curves.packed`
 )

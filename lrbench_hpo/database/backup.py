@@ -1,0 +1,51 @@
+"""A copy of an SQLite file, made before the file is changed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from lrbench_hpo.database.failures import shown
+from lrbench_hpo.database.location import sqlite_file
+from lrbench_hpo.errors import DatabaseError
+
+
+def back_up(url: sa.URL, version: int) -> Path | None:
+    """Copy the file of a database beside it, as ``FILE.schema-N.bak``.
+
+    Args:
+        url: of the database, which nobody may change meanwhile.
+        version: of its schema, for the name.
+
+    Returns:
+        The copy; None for a database that is no file.
+
+    Raises:
+        DatabaseError: when there is no room for it, or it cannot be written.
+    """
+    file = sqlite_file(url)
+    if file is None or not file.exists():
+        return None
+    copy = file.with_name(f"{file.name}.schema-{version}.bak")
+    part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+    try:
+        with (
+            contextlib.closing(
+                sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+            ) as old,
+            contextlib.closing(sqlite3.connect(part)) as new,
+        ):
+            old.backup(new)
+        os.replace(part, copy)
+    except (sqlite3.Error, OSError) as error:
+        part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise DatabaseError(
+            f"{shown(url)}: not changed, because no copy of it could be made ({copy}: {reason}): "
+            "make room there, and try again"
+        ) from None
+    return copy

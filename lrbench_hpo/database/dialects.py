@@ -1,0 +1,49 @@
+"""The few things that SQLite and PostgreSQL say differently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from lrbench_hpo.database import tables
+
+
+def insert_new(connection: sa.Connection, table: sa.Table) -> Any:
+    """An INSERT that leaves rows alone whose uid is there."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=["uid"])
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=["uid"])
+
+
+def schema_name(connection: sa.Connection) -> str | None:
+    """The schema that the tables are in; None where the server's search path says it."""
+    found: str | None = connection.get_execution_options().get("schema_translate_map", {}).get(None)
+    return found
+
+
+def lock_for_migration(connection: sa.Connection) -> None:
+    """Wait until no other process migrates this database; the transaction's end lets go.
+
+    SQLite's transactions that write hold its only lock from their start.
+    """
+    if connection.dialect.name == "postgresql":
+        key = f"lrbench_hpo migration {schema_name(connection) or ''}"
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(key))))
+
+
+def size_in_bytes(connection: sa.Connection) -> int | None:
+    """What the tables take on the server's disk, with their indexes; None where none is asked."""
+    if connection.dialect.name != "postgresql":
+        return None
+    from sqlalchemy.dialects import postgresql
+
+    schema, quote = schema_name(connection), connection.dialect.identifier_preparer.quote
+    prefix = f"{quote(schema)}." if schema else ""
+    names = [prefix + table.name for table in tables.metadata.sorted_tables]
+    sizes = [sa.func.pg_total_relation_size(sa.cast(name, postgresql.REGCLASS)) for name in names]
+    return sum(connection.execute(sa.select(*sizes)).one())
