@@ -71,9 +71,12 @@ def lower_case_name(where: str, value: object) -> str:
 
 def whole(where: str, value: object, least: int = 1) -> int:
     """A whole number of at least `least` that a database can hold."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    # Asking for int first takes a third of the time, and nearly all values are ints.
+    if type(value) is not int and (
+        isinstance(value, bool) or not isinstance(value, numbers.Integral)
+    ):
         refuse(where, value, "expected a whole number")
-    known = int(value)
+    known = int(value)  # type: ignore[call-overload]
     if not least <= known <= MAX_COUNT:
         limit = f"at least {least}" if known < least else f"at most {MAX_COUNT}"
         refuse(where, known, f"expected a whole number of {limit}")
@@ -82,6 +85,8 @@ def whole(where: str, value: object, least: int = 1) -> int:
 
 def number(where: str, value: object) -> float | None:
     """A number; NaN and infinity become None, because JSON has neither."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         refuse(where, value, "expected a number")
     if isinstance(value, numbers.Integral):

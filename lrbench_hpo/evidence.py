@@ -28,7 +28,7 @@ from lrbench_hpo.tasks import DEFAULT_REFERENCE_LR
 # Below this, metadata agree in nothing that matters: saying "nothing similar" is more honest.
 MIN_SIMILARITY = 0.25
 _KEEP = 0.4  # tasks less similar than this share of the most similar one add only noise
-_TASKS, _ROWS_PER_TASK = 8, 80  # what an answer within a second can look at
+_TASKS, _ROWS_PER_TASK = 8, 48  # what can be looked at before anybody notices
 _ENOUGH_CONSTANTS = 3  # different constant LRs, before the best of them is called the best
 _LEARNT = 0.1  # share of the way from guessing to perfection that shows that anything was learnt
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
@@ -92,14 +92,16 @@ def known_tasks(
         ((similarity(task, group[0]), group) for group in groups.values()),
         key=lambda pair: -pair[0],
     )
-    least = max(MIN_SIMILARITY, _KEEP * rated[0][0]) if rated else 1.0
+    most = rated[0][0] if rated else 1.0
+    least = max(MIN_SIMILARITY, _KEEP * most)
     found = []
     for alike, group in rated[:_TASKS]:
         if alike >= least:
+            limit = math.ceil(_ROWS_PER_TASK * alike / most)  # half as similar, half as many
             runs = [
                 run
                 for t in group
-                for run in database.evidence(t, _ROWS_PER_TASK, trusted_sources)
+                for run in database.evidence(t, limit, trusted_sources)
                 if _says(run)
             ]
             found.append(KnownTask(_without_reference(group[0]), alike, runs))

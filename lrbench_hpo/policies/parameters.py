@@ -35,7 +35,9 @@ def short(value: object) -> str:
 
 def number(name: str, value: object, rule: str) -> float:
     """A finite float, or one line that names the value and the rule."""
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool):
+    # Asking for float first takes a third of the time, and nearly all values are floats.
+    plain = type(value) is float
+    if plain or (isinstance(value, Real) and not isinstance(value, bool | np.bool)):
         try:
             result = float(value)
         except OverflowError:

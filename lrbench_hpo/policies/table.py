@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 
 from lrbench_hpo.policies import decay
@@ -43,7 +43,7 @@ class LRFunction:
         """Whether the LR rises again after it fell."""
         return self.wave is not None
 
-    @property
+    @cached_property
     def takes(self) -> tuple[str, ...]:
         """All parameters, needed or not, in the order of the papers."""
         either = self.parameters + self.optional
