@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lrbench_hpo.database import Database, connect
+    from lrbench_hpo.database import Database, Origin, connect
     from lrbench_hpo.errors import LRBenchError
+    from lrbench_hpo.fitting import fit_policy
     from lrbench_hpo.leaderboard import Leaderboard, leaderboards
     from lrbench_hpo.objective import Objective
     from lrbench_hpo.policies import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lrbench_hpo.study import create_study
     from lrbench_hpo.suggest import suggest_policy
     from lrbench_hpo.trainable import train
+    from lrbench_hpo.waiting import RunStore
 
 _HOME = {
     "Database": "database",
@@ -45,15 +47,18 @@ _HOME = {
     "LRPolicy": "policies",
     "Leaderboard": "leaderboard",
     "Objective": "objective",
+    "Origin": "database",
     "Recommendation": "prior",
     "RecordRuns": "record_runs",
     "Run": "records",
+    "RunStore": "waiting",
     "ScoreWeights": "ranking",
     "SearchSpace": "space",
     "Task": "records",
     "compose": "policies",
     "connect": "database",
     "create_study": "study",
+    "fit_policy": "fitting",
     "knee": "policies",
     "leaderboards": "leaderboard",
     "load_space": "space_files",
@@ -75,15 +80,18 @@ __all__ = [
     "LRPolicy",
     "Leaderboard",
     "Objective",
+    "Origin",
     "Recommendation",
     "RecordRuns",
     "Run",
+    "RunStore",
     "ScoreWeights",
     "SearchSpace",
     "Task",
     "compose",
     "connect",
     "create_study",
+    "fit_policy",
     "knee",
     "leaderboards",
     "load_space",

@@ -20,6 +20,7 @@ from lrbench_hpo.ranking import (
 )
 from lrbench_hpo.records import Run, canonical_name
 
+MOST_RUNS = 20_000  # of a task that are looked at, the newest: a few seconds' worth
 _TOP1_ONLY = ScoreWeights(iterations=0, loss_difference=0)
 _MEASURES: Mapping[str, Callable[[Run], float]] = {
     "score": score_run,
@@ -67,7 +68,7 @@ def leaderboards(
     """Rank what is stored of a task, noise-aware, newest group first.
 
     Only runs with the same optimizer, momentum, weight decay, batch size, budget, split and source
-    are compared. Pruned runs are left out.
+    are compared. Pruned runs are left out. Of a task with very many runs the newest 20,000 count.
 
     Args:
         dataset: name of the data set.
@@ -87,7 +88,7 @@ def leaderboards(
     if by not in _MEASURES:
         raise UnknownNameError.among("measure", by, _MEASURES)
     with opened(database) as db:
-        runs = db.find(dataset, model)
+        runs = db.find(dataset, model, limit=MOST_RUNS)
         if not runs:
             known = dict.fromkeys(f"{t.dataset} {t.model}" for t in db.tasks())
             raise UnknownNameError.among(
@@ -121,13 +122,11 @@ def _results(runs: Iterable[Run], by: str) -> list[PolicyResult]:
     seeds: dict[tuple[str, int | None, str], Run] = {}
     for run in runs:
         key = run.policy.fingerprint
-        count = run.notes.get("n_runs")
+        count = _count(run, "n_runs")
         if run.status == "pruned":
             continue
         if run.source == PAPER or count is not None:
-            result = PolicyResult(
-                run.policy, measure(run), run.metrics.get("top1_std"), int(count or 1)
-            )
+            result = PolicyResult(run.policy, measure(run), run.metrics.get("top1_std"), count or 1)
             if key not in published or result.n > published[key].n:
                 published[key] = result
         else:
@@ -140,5 +139,11 @@ def _results(runs: Iterable[Run], by: str) -> list[PolicyResult]:
 
 def _samples(runs: Iterable[Run]) -> int | None:
     """How many samples the runs were evaluated on, where they say so."""
-    counts = [run.notes["evaluation_samples"] for run in runs if "evaluation_samples" in run.notes]
-    return min(counts, default=None)
+    counts = (_count(run, "evaluation_samples") for run in runs)
+    return min((count for count in counts if count is not None), default=None)
+
+
+def _count(run: Run, note: str) -> int | None:
+    """A number among a run's notes, which may hold anything."""
+    value = run.notes.get(note)
+    return value if isinstance(value, int) and value >= 1 else None

@@ -40,7 +40,6 @@ def _postgresql(url: sa.URL) -> sa.Engine:
     try:
         engine = sa.create_engine(
             url,
-            pool_pre_ping=True,
             hide_parameters=True,
             connect_args=defaults,
             execution_options={"schema_translate_map": {None: schema}} if schema else {},

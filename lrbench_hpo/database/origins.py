@@ -73,7 +73,7 @@ class Origin:
         before = None
         for step in reversed(steps):
             before = dataclasses.replace(step, before=before)
-        return cls(_who(), utc_timestamp(now), version("lrbench-hpo"), file, checksum, before)
+        return cls(_who(), utc_timestamp(now), _version(), file, checksum, before)
 
     @property
     def steps(self) -> tuple[Origin, ...]:
@@ -106,6 +106,11 @@ class Origin:
     def uid(self) -> str:
         """Content hash."""
         return checks.content_hash(self.to_dict())
+
+
+@cache
+def _version() -> str:
+    return version("lrbench-hpo")
 
 
 @cache

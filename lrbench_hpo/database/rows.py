@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from lrbench_hpo.database import curves, tables
 from lrbench_hpo.database.dialects import insert_new
+from lrbench_hpo.database.origins import Origin, origin_id
 from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import score_run
@@ -23,14 +24,14 @@ _AT_ONCE = 500  # a statement holds a limited number of values
 
 
 def insert_runs(
-    connection: sa.Connection, runs: Iterable[Run], origin_id: int | None = None
+    connection: sa.Connection, runs: Iterable[Run], origin: Origin | None = None
 ) -> list[str]:
-    """Insert the runs that are not there yet, with their tasks and curves.
+    """Insert the runs that are not there yet, with their tasks, curves and origin.
 
     Args:
         connection: in a transaction that writes.
         runs: whatever is to be there afterwards.
-        origin_id: key of the row that says where they come from.
+        origin: where they come from.
 
     Returns:
         The uids of those that were new.
@@ -38,8 +39,13 @@ def insert_runs(
     by_uid = {run.uid: run for run in runs}
     if not by_uid:
         return []
-    task_ids = _insert_tasks(connection, {run.task.uid: run.task for run in by_uid.values()})
-    values = [_run_row(run, task_ids[run.task.uid], origin_id) for run in by_uid.values()]
+    tasks = {run.task.uid: run.task for run in by_uid.values()}
+    known = _known_keys(connection, list(tasks), None if origin is None else origin.uid)
+    task_ids = known[_TASK] | _insert_tasks(connection, tasks, known[_TASK])
+    from_here = known[_ORIGIN].get(origin.uid) if origin is not None else None
+    if origin is not None and from_here is None:
+        from_here = origin_id(connection, origin)
+    values = [_run_row(run, task_ids[run.task.uid], from_here) for run in by_uid.values()]
     returned = insert_new(connection, tables.runs).returning(tables.runs.c.id, tables.runs.c.uid)
     new = connection.execute(returned, values).all()
     points = [
@@ -52,23 +58,36 @@ def insert_runs(
     return [uid for _, uid in new]
 
 
-def _insert_tasks(connection: sa.Connection, tasks: Mapping[str, Task]) -> dict[str, int]:
-    ids = _task_ids(connection, list(tasks))
-    missing = [_task_row(tasks[uid]) for uid in sorted(tasks.keys() - ids.keys())]
-    if missing:
-        connection.execute(insert_new(connection, tables.tasks), missing)
-        ids |= _task_ids(connection, [row["uid"] for row in missing])
-    return ids
+_TASK, _ORIGIN = "task", "origin"
+_t, _o = tables.tasks.c, tables.origins.c
+_KEYS = sa.union_all(
+    sa.select(sa.literal(_TASK).label("kind"), _t.uid, _t.id).where(
+        _t.uid.in_(sa.bindparam("tasks", expanding=True))
+    ),
+    sa.select(sa.literal(_ORIGIN), _o.uid, _o.id).where(_o.uid == sa.bindparam("origin")),
+)
 
 
-def _task_ids(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
-    table = tables.tasks
-    ids: dict[str, int] = {}
-    for start in range(0, len(uids), _AT_ONCE):
-        some = uids[start : start + _AT_ONCE]
-        known = sa.select(table.c.uid, table.c.id).where(table.c.uid.in_(some))
-        ids.update((uid, key) for uid, key in connection.execute(known))
-    return ids
+def _known_keys(
+    connection: sa.Connection, tasks: Sequence[str], origin: str | None = None
+) -> dict[str, dict[str, int]]:
+    """The keys of tasks and an origin by their uids, in one question: a server is far away."""
+    found: dict[str, dict[str, int]] = {_TASK: {}, _ORIGIN: {}}
+    for start in range(0, len(tasks), _AT_ONCE):
+        asked = {"tasks": tasks[start : start + _AT_ONCE], "origin": origin}
+        for kind, uid, key in connection.execute(_KEYS, asked):
+            found[kind][uid] = key
+    return found
+
+
+def _insert_tasks(
+    connection: sa.Connection, tasks: Mapping[str, Task], known: Mapping[str, int]
+) -> dict[str, int]:
+    missing = [_task_row(tasks[uid]) for uid in sorted(tasks.keys() - known.keys())]
+    if not missing:
+        return {}
+    connection.execute(insert_new(connection, tables.tasks), missing)
+    return _known_keys(connection, [row["uid"] for row in missing])[_TASK]
 
 
 def tasks_by_id(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Task]:

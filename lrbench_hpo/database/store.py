@@ -23,7 +23,7 @@ from lrbench_hpo.database.engine import open_engine, writing
 from lrbench_hpo.database.failures import one_line, shown
 from lrbench_hpo.database.location import database_url, in_memory, with_password, without_password
 from lrbench_hpo.database.migrations import MIGRATIONS, Migration, migrate
-from lrbench_hpo.database.origins import Origin, origin_id, origins_by_id
+from lrbench_hpo.database.origins import Origin, origins_by_id
 from lrbench_hpo.database.queries import Filters
 from lrbench_hpo.database.transactions import in_transaction
 from lrbench_hpo.errors import DatabaseError
@@ -126,7 +126,7 @@ class Database:
 
         def insert(connection: sa.Connection) -> None:
             # A connection that was lost at the commit leaves what is there, or not: counted once.
-            new.update(rows.insert_runs(connection, runs, origin_id(connection, origin)))
+            new.update(rows.insert_runs(connection, runs, origin))
 
         self._do(insert, write=True)
         return len(new)

@@ -32,8 +32,11 @@ def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], _Result]) 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: what the last try ended with.
     """
-    if engine.dialect.name == "sqlite":  # which waits for others by itself
+    try:
         return _once(engine, work)
+    except sa.exc.DBAPIError as error:
+        if engine.dialect.name == "sqlite" or not passing(error):  # SQLite waits by itself
+            raise
     import tenacity
 
     again = tenacity.Retrying(
