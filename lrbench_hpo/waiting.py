@@ -25,7 +25,7 @@ from lrbench_hpo.database.location import (
     database_url,
     in_memory,
     make_room,
-    schema_of,
+    place,
     sqlite_file,
 )
 from lrbench_hpo.errors import DatabaseError, LRBenchError
@@ -381,8 +381,6 @@ def _with(url: sa.URL, name: str, value: object) -> sa.URL:
 def _name_of(url: sa.URL) -> str:
     """A hash of where a database is, the same for all who use it, with password or without."""
     file = sqlite_file(url)
-    server = [url.get_backend_name(), url.username, url.host, url.port, url.database]
-    if schema := schema_of(url):
-        server.append(schema)
-    place = json.dumps(server if file is None else str(file.absolute()))
-    return hashlib.sha256(place.encode()).hexdigest()[:16]
+    server: list[object] = [url.get_backend_name(), url.username, url.host, url.port, url.database]
+    where = json.dumps([*server, place(url)] if file is None else str(file.absolute()))
+    return hashlib.sha256(where.encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
+from lrbench_hpo.database.location import place
 from lrbench_hpo.errors import DatabaseError
 
 _ADVICE: Mapping[int, str] = {
@@ -36,9 +37,8 @@ _SERVER_ADVICE: Mapping[str, str] = {
 _CONNECT_ADVICE: Mapping[str, str] = {
     "no password supplied": "put it in ~/.pgpass, or the whole URL in LRBENCH_DATABASE_URL",
     "password authentication failed": "look at ~/.pgpass, PGPASSWORD or LRBENCH_DATABASE_URL",
-    "refused": "is the server running, and are host and port right?",
     "could not translate host name": "is the host's name right?",
-    "No such file or directory": "is the server running, and are host and port right?",
+    "does not exist": "make it with createdb or createuser, or name another",
     "invalid connection option": "psycopg2 does not know that setting: see docs/database.md",
 }
 
@@ -46,12 +46,13 @@ _CONNECT_ADVICE: Mapping[str, str] = {
 def shown(url: sa.URL) -> str:
     """A URL as it may be shown: never with a password, which may hide in the query too.
 
-    >>> shown(sa.make_url("postgresql://me:secret@host/lr?sslpassword=other"))
-    'postgresql://me:***@host/lr'
+    >>> shown(sa.make_url("postgresql://me:secret@host/lr?sslpassword=other&schema=team"))
+    'postgresql://me:***@host/lr?schema=team'
     """
-    if url.get_backend_name() == "sqlite":
+    backend = url.get_backend_name()  # without the driver, which is nobody's choice
+    if backend == "sqlite":
         return url.database or "the database in memory"
-    return url.set(query={}).render_as_string(hide_password=True)
+    return url.set(drivername=backend, query=place(url)).render_as_string(hide_password=True)
 
 
 @contextmanager

@@ -72,6 +72,19 @@ def _known_url(text: str, scheme: str) -> sa.URL:
     return url.set(database=_file_url(url.database or "").database)
 
 
+# Settings after the ? that say which database it is, and are no secrets.
+_PLACE = ("host", "hostaddr", "port", "dbname", "service", "schema")
+
+
+def place(url: sa.URL) -> dict[str, str]:
+    """What of a URL's settings says where the database is.
+
+    >>> place(sa.make_url("postgresql:///lr?host=/run/pg&schema=team&sslmode=require"))
+    {'host': '/run/pg', 'schema': 'team'}
+    """
+    return {name: str(url.query[name]) for name in _PLACE if name in url.query}
+
+
 def schema_of(url: sa.URL) -> str | None:
     """The schema that a URL asks for by ``?schema=…``.
 
