@@ -76,7 +76,7 @@ def whole(where: str, value: object, least: int = 1) -> int:
         isinstance(value, bool) or not isinstance(value, numbers.Integral)
     ):
         refuse(where, value, "expected a whole number")
-    known = int(value)  # type: ignore[call-overload]
+    known = int(value)
     if not least <= known <= MAX_COUNT:
         limit = f"at least {least}" if known < least else f"at most {MAX_COUNT}"
         refuse(where, known, f"expected a whole number of {limit}")

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from lrbench_hpo import coordinates
 from lrbench_hpo.coordinates import Scale
@@ -34,6 +35,7 @@ _LEARNT = 0.1  # share of the way from guessing to perfection that shows that an
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
 _BUDGET_LOSS = 0.15  # share of a run's weight lost each doubling between its budget and the new one
 _QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is worth 1/e
+_NAMES = ("dataset", "model")
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ def known_tasks(
         task: the task asked about.
         trusted_sources: the sources whose runs count; all when None.
     """
-    groups: dict[str, list[Task]] = {}
+    groups: dict[tuple[Any, ...], list[Task]] = {}
     for stored in database.tasks():
-        groups.setdefault(_without_reference(stored).uid, []).append(stored)
+        groups.setdefault(_apart_from_reference(stored), []).append(stored)
     rated = sorted(
         ((similarity(task, group[0]), group) for group in groups.values()),
         key=lambda pair: -pair[0],
@@ -106,6 +108,15 @@ def known_tasks(
             ]
             found.append(KnownTask(_without_reference(group[0]), alike, runs))
     return [known for known in found if known.runs]
+
+
+_FACTS = [name for name in Task("any", "any").to_dict() if name not in ("reference_lr", *_NAMES)]
+
+
+def _apart_from_reference(task: Task) -> tuple[Any, ...]:
+    """What makes two stored tasks one: all but their reference LR, and how names are written."""
+    names = (canonical_name(getattr(task, name)) for name in _NAMES)
+    return (*names, *(getattr(task, name) for name in _FACTS))
 
 
 def _without_reference(task: Task) -> Task:

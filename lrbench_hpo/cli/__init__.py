@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import click
 
@@ -30,8 +31,14 @@ for command in (tune, recommend, rank, plot, functions, database_group):
     app.add_command(command)
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line, without the place in the code that it comes from."""
+    click.echo(f"lrbench-hpo: {message}", err=True)
+
+
 def main() -> None:
     """Run the command line: errors are one line on stderr, never a traceback."""
+    warnings.showwarning = _warn
     sys.path.insert(0, os.getcwd())  # for one's own package.module:factory, as with python -m
     try:
         code = app.main(standalone_mode=False)

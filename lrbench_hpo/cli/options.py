@@ -25,10 +25,11 @@ def no_password(_: click.Context, parameter: click.Parameter, value: str | None)
     from lrbench_hpo.database.location import has_password
 
     if value is not None and has_password(value):
-        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name
+        name = parameter.opts[0]
+        place = ", or the whole URL in LRBENCH_DATABASE_URL" if name == "--database" else ""
         raise click.UsageError(
             f"{name}: a password on the command line can be read by everybody on this machine: put "
-            "it in ~/.pgpass, or the whole URL in LRBENCH_DATABASE_URL"
+            f"it in ~/.pgpass{place}"
         )
     return value
 

@@ -25,7 +25,7 @@ def console() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose cells are plain text: nothing in them is read as markup.
+    """A table whose cells are plain text: nothing in them is read as markup, or by a terminal.
 
     Args:
         title: what stands above it.
@@ -40,8 +40,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*map(_shown, row))
     return made
+
+
+def _shown(cell: str) -> Text:
+    if not cell.isprintable():
+        from lrbench_hpo.exchange.reading import printable
+
+        cell = printable(cell)
+    return Text(cell)
 
 
 def share(value: float | None) -> str:

@@ -37,6 +37,8 @@ def open_engine(url: sa.URL) -> sa.Engine:
 def _postgresql(url: sa.URL) -> sa.Engine:
     schema = schema_of(url)
     defaults = {name: value for name, value in _SERVER_DEFAULTS.items() if name not in url.query}
+    import tenacity  # noqa: F401  # for `transactions`: a fork in the middle of its import hangs
+
     try:
         engine = sa.create_engine(
             url,

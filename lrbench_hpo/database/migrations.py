@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,8 @@ from lrbench_hpo.database.failures import one_line, shown
 from lrbench_hpo.database.transactions import in_transaction
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.records import utc_timestamp
+
+_MAY_NOT = "42501"  # SQLSTATE of a privilege that a role lacks
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
 
     Args:
         engine: of `open_engine`.
-        steps: in order of their versions.
+        steps: in order of their versions; none, for a database that is not to be changed.
 
     Returns:
         The database's version, which is that of the last step.
@@ -71,22 +74,47 @@ def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
     """
     with one_line(engine.url):
         with engine.begin() as connection:
-            version = schema_version(connection)
+            version = before = schema_version(connection)
         for step in steps:
             if step.version > version:
-                version = in_transaction(writing(engine), partial(_do, step=step))
-    if version > steps[-1].version:
-        known = f"made by a newer lrbench-hpo (schema {version}, known here: {steps[-1].version})"
+                work = partial(_do, step=step, kept=before > 0)
+                with _explained(engine.url, before):
+                    version = in_transaction(writing(engine), work)
+    here = (steps or MIGRATIONS)[-1].version
+    if version < here:
+        what = f"of schema {version}, not {here}" if version else "no LR database"
+        raise DatabaseError(f"{shown(engine.url)}: {what}: open it once: lrbench-hpo db stats")
+    if version > here:
+        known = f"made by a newer lrbench-hpo (schema {version}, known here: {here})"
         raise DatabaseError(f"{shown(engine.url)}: {known}: pip install --upgrade lrbench-hpo")
     return version
 
 
-def _do(connection: sa.Connection, step: Migration) -> int:
+@contextmanager
+def _explained(url: sa.URL, version: int) -> Iterator[None]:
+    """Say what a role that may not migrate can do about it."""
+    try:
+        yield
+    except sa.exc.ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != _MAY_NOT:
+            raise
+        what = f"it is of schema {version}" if version else "it has no tables yet"
+        words = str(error.orig).splitlines()[0]
+        raise DatabaseError(
+            f"{shown(url)}: {what}, and this role may not change that ({words}): its owner must "
+            "open it once with this version of lrbench-hpo, as by: lrbench-hpo db stats"
+        ) from None
+
+
+def _do(connection: sa.Connection, step: Migration, *, kept: bool) -> int:
+    """Do a step; `kept`: somebody's data are there, not just what an earlier step has made."""
     lock_for_migration(connection)
     version = schema_version(connection)
     if version >= step.version:  # another process was here first
         return version
-    if version:
+    if kept:
+        # What cannot be written to needs no copy: this writes nothing, but must be allowed to.
+        connection.execute(sa.update(tables.schema).where(sa.false()).values(version=version))
         back_up(connection.engine.url, version)
     step.apply(connection)
     done = {

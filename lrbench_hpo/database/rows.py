@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,7 +46,7 @@ def insert_runs(
     known = _known_keys(connection, list(tasks), None if origin is None else origin.uid)
     task_ids = known[_TASK] | _insert_tasks(connection, tasks, known[_TASK])
     from_here = known[_ORIGIN].get(origin.uid) if origin is not None else None
-    if origin is not None and from_here is None:
+    if origin is not None and from_here is None and not _all_there(connection, list(by_uid)):
         from_here = origin_id(connection, origin)
     values = [_run_row(run, task_ids[run.task.uid], from_here) for run in by_uid.values()]
     returned = insert_new(connection, tables.runs).returning(tables.runs.c.id, tables.runs.c.uid)
@@ -80,6 +83,15 @@ def _known_keys(
     return found
 
 
+def _all_there(connection: sa.Connection, uids: Sequence[str]) -> bool:
+    """Whether nothing would be new: then nothing needs an origin."""
+    there, number = 0, sa.select(sa.func.count()).select_from(tables.runs)
+    for start in range(0, len(uids), _AT_ONCE):
+        some = tables.runs.c.uid.in_(uids[start : start + _AT_ONCE])
+        there += connection.scalar(number.where(some)) or 0
+    return there == len(uids)
+
+
 def _insert_tasks(
     connection: sa.Connection, tasks: Mapping[str, Task], known: Mapping[str, int]
 ) -> dict[str, int]:
@@ -91,13 +103,45 @@ def _insert_tasks(
 
 
 def tasks_by_id(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Task]:
-    """The tasks of some rows, by their keys."""
+    """The tasks of some rows, by their keys; one that breaks a rule is left out, and told."""
     table, known = tables.tasks, {}
     for start in range(0, len(ids), _AT_ONCE):
         query = sa.select(table).where(table.c.id.in_(ids[start : start + _AT_ONCE]))
         for row in connection.execute(query).mappings():
-            known[row["id"]] = task_of(row)
+            with left_out():
+                known[row["id"]] = task_of(row)
     return known
+
+
+def tasks_in(found: Iterable[sa.RowMapping]) -> list[Task]:
+    """The tasks of rows; those that break a rule are left out, and told."""
+    tasks = []
+    for row in found:
+        with left_out():
+            tasks.append(task_of(row))
+    return tasks
+
+
+def readable(
+    connection: sa.Connection, found: Sequence[sa.RowMapping]
+) -> list[tuple[sa.RowMapping, Run]]:
+    """Rows of runs with their runs; those that break a rule are left out, and told."""
+    tasks = tasks_by_id(connection, sorted({row["task_id"] for row in found}))
+    runs = []
+    for row in found:
+        with left_out():
+            if row["task_id"] in tasks:
+                runs.append((row, run_of(row, tasks[row["task_id"]], row.get("points"))))
+    return runs
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Pass over a row that breaks a rule, with a warning: one must not take all others with it."""
+    try:
+        yield
+    except DatabaseError as error:
+        warnings.warn(f"{error}; it is left out", stacklevel=4)
 
 
 def _json(value: object) -> str:
@@ -136,33 +180,42 @@ def _run_row(run: Run, task_id: int, origin_id: int | None) -> dict[str, Any]:
 
 def task_of(row: sa.RowMapping) -> Task:
     """A task from its row."""
-    fields = {name: row[name] for name in _TASK_FIELDS}
     try:
-        if fields["image_shape"] is not None:
-            fields["image_shape"] = json.loads(fields["image_shape"])
-        return Task.from_dict(fields)
+        return _task(tuple(row[name] for name in _TASK_FIELDS))
     except (LRBenchError, ValueError, RecursionError) as error:
         raise _bad_row("task", row, error) from None
+
+
+@lru_cache(maxsize=4096)  # the same few hundred are read again and again
+def _task(values: tuple[Any, ...]) -> Task:
+    fields = dict(zip(_TASK_FIELDS, values, strict=True))
+    if fields["image_shape"] is not None:
+        fields["image_shape"] = json.loads(fields["image_shape"])
+    return Task.from_dict(fields)
 
 
 def run_of(row: sa.RowMapping, task: Task, points: bytes | None = None) -> Run:
     """A run from its row, checked like any other input.
 
     Args:
-        row: a row of the table of runs.
+        row: a row of the table of runs; it may lack cost and environment.
         task: the run's task.
         points: its packed curve; None when it has none, or is not wanted.
     """
+    there = [name for name in _JSON if name in row]
     try:
-        return Run(
+        run = Run(
             task=task,
             policy=LRPolicy.from_dict(json.loads(row["policy"])),
             curve=curves.unpacked(points) if points is not None else (),
             **{name: row[name] for name in _PLAIN},
-            **{name: json.loads(row[name]) for name in _JSON},
+            **{name: json.loads(row[name]) for name in there},
         )
     except (LRBenchError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise _bad_row("run", row, error) from None
+    if len(there) < len(_JSON):
+        vars(run)["uid"] = row["uid"]  # of the whole run, which it cannot be computed from
+    return run
 
 
 def _bad_row(kind: str, row: sa.RowMapping, error: Exception) -> DatabaseError:

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 
 from lrbench_hpo.database import curves, tables
 from lrbench_hpo.database.dialects import schema_name
+from lrbench_hpo.database.failures import shown
+from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.ranking import ScoreWeights
 
 _OLD = "lrbench_curves_1"
@@ -82,9 +84,15 @@ def _pack_curves(connection: sa.Connection) -> None:
         if not found:
             break
         last = found[-1].run_id
-        packed = [
-            {"run_id": row.run_id, "points": curves.packed(curves.from_columns(row.points))}
-            for row in found
-        ]
+        packed = [{"run_id": row.run_id, "points": _packed(connection, row)} for row in found]
         connection.execute(sa.insert(table), packed)
     connection.exec_driver_sql(f"DROP TABLE {_name(connection, _OLD)}")
+
+
+def _packed(connection: sa.Connection, row: Any) -> bytes:
+    try:
+        return curves.packed(curves.from_columns(row.points))
+    except (LRBenchError, ValueError, TypeError, LookupError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        where = f"{shown(connection.engine.url)}: not changed: the curve of run {row.run_id}"
+        raise DatabaseError(f"{where} breaks a rule ({reason}): mend or delete it") from None

@@ -39,7 +39,7 @@ class Database:
 
     Open one with `connect`. Threads may share it, and a forked process may go on with it; pickled,
     it connects again on the other side, with the password that is known there. Each call is one
-    transaction.
+    transaction. A row that breaks a rule, as only others can write, is left out with a warning.
 
     >>> from lrbench_hpo.database import connect
     >>> with connect("sqlite://") as db:
@@ -182,11 +182,11 @@ class Database:
             RecordError: for a value that cannot be meant.
             DatabaseError: when the database cannot be read.
         """
-        filters: Filters = {
+        filters = Filters(
             **{"dataset": dataset, "model": model, "function": function, "source": source},
             **{"since": since, "until": until, "status": status, "policy": policy},
             **{"max_iterations": max_iterations, "seed": seed},
-        }
+        )
         query = queries.matching(sa.select(tables.runs), filters).order_by(*queries.newest_first())
         if limit is not None:
             query = query.limit(checks.whole("limit", limit))
@@ -217,8 +217,7 @@ class Database:
             last = found[-1]["id"]
             if any(row["origin_id"] is not None and row["origin_id"] not in known for row in found):
                 known = self._do(origins_by_id)  # of what was stored meanwhile
-            runs = self._do(partial(_runs_of, found=found))
-            for row, run in zip(found, runs, strict=True):
+            for row, run in self._do(partial(rows.readable, found=found)):
                 yield run, known.get(row["origin_id"])
 
     def lookup(self, prefix: str, limit: int = 10) -> list[tuple[Run, Origin | None]]:
@@ -228,12 +227,12 @@ class Database:
             RecordError: for something that no uid begins with.
         """
         query = queries.with_curves(sa.select(tables.runs).where(queries.begins(prefix)))
+        query = query.order_by(tables.runs.c.uid)
 
         def read(connection: sa.Connection) -> list[tuple[Run, Origin | None]]:
             found = _rows(connection, query.limit(checks.whole("limit", limit)))
             known = origins_by_id(connection)
-            runs = _runs_of(connection, found)
-            return [(r, known.get(row["origin_id"])) for row, r in zip(found, runs, strict=True)]
+            return [(r, known.get(row["origin_id"])) for row, r in rows.readable(connection, found)]
 
         return self._do(read)
 
@@ -256,7 +255,7 @@ class Database:
         """What is known of exactly this task: its best runs, then its newest others.
 
         Half of them are the best complete runs, best first; the other half are the newest of
-        the rest, whatever became of them. Without curves.
+        the rest, whatever became of them. Without curves, cost and environment.
 
         Args:
             task: one of `tasks`.
@@ -265,24 +264,28 @@ class Database:
         """
         checks.whole("limit", limit)
         counts = (queries.of_task(task.uid), queries.trusted(trusted_sources))
-        best = queries.by_score().where(*counts).limit((limit + 1) // 2)
+        best = queries.by_score(*queries.EVIDENCE).where(*counts).limit((limit + 1) // 2)
 
-        def read(connection: sa.Connection) -> list[Run]:
-            found = connection.execute(best).mappings().all()
+        def read(connection: sa.Connection) -> list[sa.RowMapping]:
+            found = _rows(connection, best)
             others = (
-                sa.select(tables.runs)
+                sa.select(*queries.EVIDENCE)
                 .where(*counts, tables.runs.c.id.not_in([row["id"] for row in found]))
                 .order_by(*queries.newest_first())
                 .limit(limit - len(found))
             )
-            return _runs_of(connection, [*found, *connection.execute(others).mappings()])
+            return [*found, *_rows(connection, others)]
 
-        return self._do(read)
+        runs = []
+        for row in self._do(read):
+            with rows.left_out():
+                runs.append(rows.run_of(row, task))
+        return runs
 
     def tasks(self) -> list[Task]:
         """All tasks that have runs, oldest first."""
         query = sa.select(tables.tasks).order_by(tables.tasks.c.id)
-        return [rows.task_of(row) for row in self._do(partial(_rows, query=query))]
+        return rows.tasks_in(self._do(partial(_rows, query=query)))
 
     def task_counts(self) -> list[tuple[Task, int, float | None]]:
         """All tasks that have runs, oldest first, with their number of runs and best Top-1."""
@@ -290,7 +293,7 @@ class Database:
         def read(connection: sa.Connection) -> list[tuple[Task, int, float | None]]:
             counted = {row.task_id: row for row in connection.execute(queries.per_task())}
             known = rows.tasks_by_id(connection, sorted(counted))
-            return [(task, counted[key].runs, counted[key].top1) for key, task in known.items()]
+            return [(known[key], counted[key].runs, counted[key].top1) for key in sorted(known)]
 
         return self._do(read)
 
@@ -331,6 +334,7 @@ class Database:
         """
         if (source is None) == (file is None):
             checks.refuse("forget", source, "expected either a source or a file")
+        checks.text("source" if file is None else "file", source if file is None else file)
         work = partial(forget_runs, source=source, file=file, dry_run=dry_run)
         return self._do(work, write=not dry_run)
 
@@ -339,7 +343,7 @@ class Database:
         return self._do(statistics)
 
 
-# Locked by a thread that a forked process does not have.
+# Their turns may be held by threads that a forked process does not have.
 _in_memory: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -352,22 +356,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def connect(url: str | Path | None = None) -> Database:
+def connect(url: str | Path | None = None, *, migrated: bool = True) -> Database:
     """Open the LR database; a new one is born with the published LRBench results.
 
     Args:
         url: ``sqlite:///FILE``, ``postgresql://USER@HOST/NAME`` or a file; None for the
             environment variable ``LRBENCH_DATABASE_URL``, or else the user's own file.
+        migrated: whether tables that are missing or older are made or changed, not refused.
 
     Raises:
         MissingExtraError: for PostgreSQL without psycopg2.
-        DatabaseError: for a database that cannot be used, and why.
+        DatabaseError: for a database that cannot be used, and why. A server that is away when it
+            is opened is told at once; one that goes away later is waited for.
 
     >>> with connect("sqlite://") as db:
     ...     db.stats().runs
     61
     """
-    return Database(open_engine(database_url(url)))
+    return Database(open_engine(database_url(url)), MIGRATIONS if migrated else ())
 
 
 def _reopened(location: str) -> Database:
@@ -389,9 +395,4 @@ def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[sa.RowMa
 
 
 def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Run]:
-    return _runs_of(connection, _rows(connection, query))
-
-
-def _runs_of(connection: sa.Connection, found: Sequence[sa.RowMapping]) -> list[Run]:
-    tasks = rows.tasks_by_id(connection, sorted({row["task_id"] for row in found}))
-    return [rows.run_of(row, tasks[row["task_id"]], row.get("points")) for row in found]
+    return [run for _, run in rows.readable(connection, _rows(connection, query))]

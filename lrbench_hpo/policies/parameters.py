@@ -36,14 +36,16 @@ def short(value: object) -> str:
 def number(name: str, value: object, rule: str) -> float:
     """A finite float, or one line that names the value and the rule."""
     # Asking for float first takes a third of the time, and nearly all values are floats.
-    plain = type(value) is float
-    if plain or (isinstance(value, Real) and not isinstance(value, bool | np.bool)):
+    if type(value) is float:
+        if math.isfinite(value):
+            return value + 0.0  # -0.0 becomes 0.0: one spelling for one value
+    elif isinstance(value, Real) and not isinstance(value, bool | np.bool):
         try:
             result = float(value)
         except OverflowError:
             result = math.inf
         if math.isfinite(result):
-            return result + 0.0  # -0.0 becomes 0.0: one spelling for one value
+            return result + 0.0
     raise PolicyError(f"{name}={short(value)}: expected {rule}")
 
 

@@ -1,0 +1,157 @@
+"""``db export``, ``db import`` and ``db merge``: results that people pass on."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lrbench_hpo.cli import filters, options
+
+if TYPE_CHECKING:
+    from lrbench_hpo.database import Database
+    from lrbench_hpo.exchange.importing import ImportReport
+    from lrbench_hpo.exchange.quarantine import Quarantine
+
+_source = click.option(
+    "--source", metavar="NAME", help="Store all rows under this source, but the published ones."
+)
+
+
+@click.command("export")
+@click.argument("file")
+@options.database
+@filters.runs
+@click.option("--no-curves", is_flag=True, help="Leave the learning curves out.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def export_command(
+    file: str, database: str | None, no_curves: bool, force: bool, **chosen: Any
+) -> None:
+    """Write runs to FILE, for others to import: .jsonl or .csv, also with .gz; - is stdout.
+
+    Both keep all of a run, and where it comes from; CSV opens in a spreadsheet, too.
+    """
+    from lrbench_hpo.cli.exchange_output import Bar
+    from lrbench_hpo.database import connect
+    from lrbench_hpo.exchange.export import export
+    from lrbench_hpo.exchange.reading import printable
+
+    with connect(database) as db, Bar("runs written") as bar:
+        report = export(db, file, curves=not no_curves, force=force, progress=bar.at, **chosen)
+    if file != "-":
+        click.echo(f"{printable(report.file)}: {report.runs:,} runs")
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@options.database
+@_source
+@click.option("--rejected", metavar="FILE", help="Keep bad rows there, not in the data folder.")
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=1),
+    default=2 * 2**30,
+    show_default=True,
+    help="How long a file may be, unpacked.",
+)
+@click.option("--dry-run", is_flag=True, help="Only check the rows; store and keep nothing.")
+def import_command(
+    files: tuple[str, ...],
+    database: str | None,
+    source: str | None,
+    rejected: str | None,
+    max_bytes: int,
+    dry_run: bool,
+) -> None:
+    """Store the runs of files: those of db export, or LRBench's CSV; - is stdin.
+
+    What a file is, is told by what is in it. A run is stored once, however often it comes. Bad
+    rows are told and kept aside, and the good ones stored all the same. The exit status is 1 if
+    some rows were rejected, 2 if none could be read.
+    """
+    from lrbench_hpo.cli.exchange_output import show_import, tell
+    from lrbench_hpo.database import connect
+    from lrbench_hpo.errors import DatabaseError
+    from lrbench_hpo.exchange.importing import checked_source
+    from lrbench_hpo.exchange.reading import ExchangeError
+
+    source = None if source is None else checked_source(source)
+    reports: list[ImportReport] = []
+    unread = 0
+    with ExitStack() as stack:
+        kept = _quarantine(rejected, files, keep=not dry_run)
+        db = None if dry_run else stack.enter_context(connect(database))
+        if kept is not None:
+            stack.enter_context(kept)
+        for file in files:
+            try:
+                reports.append(_import_one(db, file, source, max_bytes, kept))
+            except ExchangeError as error:
+                unread += 1
+                tell(error)
+            except DatabaseError:  # which ends it; what came before is not passed over
+                show_import(reports, unread=unread)
+                raise
+            if reports and reports[-1].interrupted:
+                break
+    sys.exit(show_import(reports, unread=unread, dry_run=dry_run))
+
+
+@click.command("merge")
+@click.argument("url", callback=options.no_password)
+@options.database
+@_source
+def merge_command(url: str, database: str | None, source: str | None) -> None:
+    """Store the runs of the LR database at URL, or in that file, in this one.
+
+    It can be done again at any time: a run is stored once. The other database is only read.
+    """
+    from lrbench_hpo.cli.exchange_output import Bar, show_import
+    from lrbench_hpo.database import connect
+    from lrbench_hpo.exchange.importing import checked_source
+    from lrbench_hpo.exchange.merging import connect_other, merge
+
+    source = None if source is None else checked_source(source)
+    with ExitStack() as stack:
+        other = stack.enter_context(connect_other(url))
+        db = stack.enter_context(connect(database))
+        bar = stack.enter_context(Bar("runs read", other.stats().runs))
+        report = merge(db, other, source=source, progress=lambda runs: bar.at(runs, runs))
+    sys.exit(show_import([report]))
+
+
+def _quarantine(rejected: str | None, files: tuple[str, ...], *, keep: bool) -> Quarantine | None:
+    """Where all bad rows go; None: a file each in the user's data folder."""
+    from lrbench_hpo.exchange.quarantine import Quarantine
+
+    if not keep:
+        return Quarantine(None)
+    if rejected is None:
+        return None
+    path = Path(rejected)
+    if any(path.exists() and Path(file).exists() and path.samefile(file) for file in files):
+        raise click.UsageError(f"--rejected {rejected}: is one of the files to import")
+    return Quarantine.chosen(path)
+
+
+def _import_one(
+    db: Database | None, file: str, source: str | None, max_bytes: int, kept: Quarantine | None
+) -> ImportReport:
+    from lrbench_hpo.cli.exchange_output import Bar
+    from lrbench_hpo.exchange.files import open_input
+    from lrbench_hpo.exchange.importing import import_rows
+    from lrbench_hpo.exchange.sources import runs_in
+
+    with open_input(file, max_bytes) as opened, Bar(opened.name, opened.size) as bar:
+        return import_rows(
+            db,
+            runs_in(opened),
+            file=opened.name,
+            checksum=opened.checksum,
+            source=source,
+            progress=lambda rows: bar.at(rows, opened.position),
+            quarantine=kept,
+        )

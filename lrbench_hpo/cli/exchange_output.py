@@ -1,0 +1,132 @@
+"""What the commands that take rows in, or give them out, show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lrbench_hpo.exchange.importing import ImportReport
+from lrbench_hpo.exchange.quarantine import MAX_KEPT
+from lrbench_hpo.exchange.reading import printable
+from lrbench_hpo.records import own_source
+
+SOME_REJECTED = 1
+NOTHING_READ = 2
+INTERRUPTED = 130
+
+
+class Bar:
+    """A bar with the time left on standard error, if that is a terminal; a context manager.
+
+    Args:
+        what: what is counted, as ``runs written``; a name of others is shown as it may be.
+        total: how much there is; None when nobody knows.
+    """
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rows]:,} rows"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(printable(what), total=total, rows=0)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+
+    def at(self, rows: int, done: int | None = None) -> None:
+        """Show how many rows are done, and how much of the total."""
+        self._bar.update(self._task, rows=rows, completed=done)
+
+
+def show_import(reports: Sequence[ImportReport], *, unread: int = 0, dry_run: bool = False) -> int:
+    """Show what became of the rows of files; the exit status.
+
+    Args:
+        reports: one a file, of those that could be read.
+        unread: files that could not be read at all.
+        dry_run: whether nothing was stored.
+    """
+    for report in reports:
+        _show_rejected(report)
+    for report in reports:
+        click.echo(_summary(report, dry_run=dry_run))
+    _show_kept(reports)
+    if own := sum(report.own for report in reports if report.new):
+        click.echo(
+            f"{own:,} of these rows are from {own_source()!r}, and count as your own: --source "
+            "NAME files the rows of others under their name"
+        )
+    if any(report.interrupted for report in reports):
+        click.echo(
+            "stopped: what is counted here is done; the same command does the rest", err=True
+        )
+        return INTERRUPTED
+    rejected = sum(report.rejected for report in reports)
+    if (unread or rejected) and not any(report.good for report in reports):
+        return NOTHING_READ
+    return SOME_REJECTED if unread or rejected else 0
+
+
+def tell(error: Exception) -> None:
+    """Tell on standard error why a file was left out, when others follow."""
+    click.echo(f"lrbench-hpo: {printable(str(error))}", err=True)
+
+
+def _summary(report: ImportReport, *, dry_run: bool) -> str:
+    file = printable(report.file)
+    if dry_run:
+        return f"{file}: {report.good:,} good rows, {report.rejected:,} rejected; nothing stored"
+    return (
+        f"{file}: {report.new:,} new, {report.known:,} known already, {report.rejected:,} rejected"
+    )
+
+
+def _show_rejected(report: ImportReport) -> None:
+    for row in report.reasons:
+        alike = report.alike[row.reason] - 1
+        more = f" (and {alike:,} more like it)" if alike else ""
+        click.echo(f"{printable(row.file)}: {printable(row.place)}: {row.reason}{more}", err=True)
+    if others := report.rejected - report.alike.total():
+        click.echo(f"{printable(report.file)}: and {others:,} rows for other reasons", err=True)
+
+
+def _show_kept(reports: Sequence[ImportReport]) -> None:
+    for path in dict.fromkeys(r.quarantine for r in reports if r.quarantine is not None):
+        click.echo(f"rejected rows are kept in {printable(str(path))}")
+    for report in reports:
+        if report.rejected > MAX_KEPT:
+            click.echo(
+                f"of {printable(report.file)}, the first {MAX_KEPT:,} rejected rows are kept"
+            )
+    for reason in dict.fromkeys(report.unkept for report in reports if report.unkept):
+        click.echo(f"lrbench-hpo: rejected rows could not be kept: {reason}", err=True)

@@ -1,0 +1,294 @@
+"""What must be said of results that others made: how their names and units are meant here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from lrbench_hpo import checks
+from lrbench_hpo.database import Database
+from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo.exchange.reading import Found, Rejected
+from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy
+from lrbench_hpo.records import SHARES, CurvePoint, Run, Task, canonical_name
+from lrbench_hpo.tasks import MODELS, dataset_info
+from lrbench_hpo.trial_results import METRICS
+
+# Part of a run's identity, so a file without a time gets the same one whenever it is imported.
+UNKNOWN_TIME = "1970-01-01T00:00:00Z"
+ORIGINAL = "run"  # in notes: the uid under which the tool itself stored the same training
+POLICY = ("function", "k0", "k1", "gamma", "p", "l")
+OF_TASK = tuple(f"task.{name}" for name in Task("any", "any").to_dict())
+MEASURED = (*METRICS, "top1_std")
+TARGETS = (
+    *POLICY,
+    *("max_iterations", "epochs", "iteration", "epoch", "lr", "seed"),
+    *MEASURED,
+    *OF_TASK,
+)
+_ALIASES = {
+    "fixed": "FIX",
+    "const": "FIX",
+    "constant": "FIX",
+    "none": "FIX",
+    "multistep": "NSTEP",
+    "exponential": "EXP",
+    "inverse": "INV",
+    "polynomial": "POLY",
+    "triangular": "TRI",
+    "triangular2": "TRI2",
+    "exprange": "TRIEXP",
+    "cosine": "COS",
+}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How the names and units of somebody else's results are meant.
+
+    Args:
+        dataset: name of the data set.
+        model: name of the model.
+        mapping: their names to ours: parameters of a policy (``function``, ``k0``, ``k1``,
+            ``gamma``, ``p``, ``l``), ``max_iterations``, ``epochs``, ``seed``, metrics
+            (``top1``, ``eval_loss``, ...), ``iteration``, ``epoch``, ``lr``, and fields of the
+            task (``task.batch_size``, ...).
+        constants: values of ours that they do not name, as ``{"k1": 0.0}``.
+        function: the LR function, where no parameter names it.
+        max_iterations: the budget of a run, in iterations, where no parameter names it.
+        iterations_per_epoch: what turns their epochs into iterations.
+        metric: what an objective's value is.
+        percent: whether accuracies are per cent, not shares.
+        split: where the metrics were measured.
+        source: who measured it; the reader's own name when None.
+        created_at: when, where nothing in the file says.
+
+    Raises:
+        UnknownNameError: for a name of ours that is none, or an LR function nobody knows.
+        RecordError: for another value that cannot be.
+
+    >>> foreign = Foreign("mnist", "lenet", {"lr": "k0"}, max_iterations=100)
+    >>> print(foreign.policy({"k0": 0.1}))
+    FIX(k0=0.1)
+    """
+
+    dataset: str | None = None
+    model: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    function: str = "FIX"
+    max_iterations: int | None = None
+    iterations_per_epoch: float | None = None
+    metric: str = "top1"
+    percent: bool = False
+    split: str = "validation"
+    source: str | None = None
+    created_at: str | None = None
+
+    def __post_init__(self) -> None:
+        for target in (*self.mapping.values(), *self.constants):
+            if target not in TARGETS:
+                raise UnknownNameError.among("name to map to", target, TARGETS)
+        for target in self.mapping.values():
+            if list(self.mapping.values()).count(target) > 1:
+                checks.refuse("mapping", target, "two of their names are mapped to it: give one")
+        if self.metric not in MEASURED:
+            raise UnknownNameError.among("metric", self.metric, MEASURED)
+        known_function(self.function)
+        if self.max_iterations is not None:
+            checks.whole("max_iterations", self.max_iterations)
+        if self.iterations_per_epoch is not None:
+            checks.learning_rate("iterations_per_epoch", self.iterations_per_epoch)
+
+    def named(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Their values by our names; what is absent or None is left out."""
+        found = {
+            ours: theirs[name]
+            for name, ours in self.mapping.items()
+            if theirs.get(name) is not None
+        }
+        return {**self.constants, **found}
+
+    def policy(self, ours: Mapping[str, Any]) -> LRPolicy:
+        """The policy of values by our names; those that its function does not take are left out.
+
+        Raises:
+            PolicyError: for a value that is missing, or that the function does not allow.
+            UnknownNameError: for an LR function that nobody knows.
+        """
+        function = known_function(ours.get("function", self.function))
+        takes = FUNCTIONS[function].takes
+        return LRPolicy(function, **{name: ours[name] for name in takes if name in ours})
+
+    def task(self, ours: Mapping[str, Any]) -> Task:
+        """The task: the names, what is known of them, and what they say themselves.
+
+        Raises:
+            RecordError: for names that are missing, or values that cannot be.
+        """
+        said = {name.removeprefix("task."): v for name, v in ours.items() if name in OF_TASK}
+        said = {"dataset": self.dataset, "model": self.model} | said
+        for name in ("dataset", "model"):
+            if said[name] is None:
+                raise RecordError(f"task.{name} is missing: give --{name}, or map a name to it")
+        info = dataset_info(said["dataset"])
+        known = MODELS.get(canonical_name(said["model"]))
+        facts = {
+            "num_classes": info.num_classes if info else None,
+            "num_train": info.num_train if info else None,
+            "image_shape": info.image_shape if info else None,
+            "num_parameters": known.num_parameters if known else None,
+        }
+        return Task.from_dict({**facts, **said})
+
+    def budget(self, ours: Mapping[str, Any]) -> int:
+        """The budget of a run, in iterations.
+
+        Raises:
+            RecordError: when nothing says it.
+        """
+        if (given := ours.get("max_iterations")) is not None:
+            return whole("max_iterations", given)
+        if (epochs := ours.get("epochs")) is not None:
+            return max(1, round(self.in_iterations(epochs)))
+        if self.max_iterations is None:
+            raise RecordError("max_iterations is missing: give --max-iterations, or map a name")
+        return self.max_iterations
+
+    def in_iterations(self, epochs: Any) -> float:
+        """Epochs as iterations.
+
+        Raises:
+            RecordError: when nothing says how many an epoch has.
+        """
+        if self.iterations_per_epoch is None:
+            raise RecordError("it counts epochs: give --iterations-per-epoch")
+        return checks.finite("epochs", epochs) * self.iterations_per_epoch
+
+    def measure(self, name: str, value: Any) -> float | None:
+        """A measured value in our unit; None for NaN and infinity.
+
+        Raises:
+            RecordError: for something that is no number, or per cent where nobody said so.
+        """
+        number = checks.number(name, value)
+        if number is None or (name not in SHARES and name != "final_top1"):
+            return number
+        if self.percent:
+            return float(Decimal(repr(number)) / 100)
+        if 1 < number <= 100:
+            checks.refuse(name, value, "looks like per cent: give --percent if it is")
+        return number
+
+    def run(self, ours: Mapping[str, Any], policy: LRPolicy, source: str, **fields: Any) -> Run:
+        """The run of values by our names.
+
+        Args:
+            ours: the values.
+            policy: its LR policy.
+            source: who measured it, if this does not say so.
+            fields: further fields of `Run`.
+
+        Raises:
+            LRBenchError: for a value that is missing or cannot be.
+        """
+        seed = ours.get("seed")
+        for name, made in (("task", self.task), ("max_iterations", self.budget)):
+            if name not in fields:
+                fields[name] = made(ours)
+        return Run(
+            **{
+                "policy": policy,
+                "seed": None if seed is None else whole("seed", seed),
+                "split": self.split,
+                "source": self.source or source,
+                "created_at": self.created_at or UNKNOWN_TIME,
+                **fields,
+            }
+        )
+
+
+def known_function(name: object) -> str:
+    """The LR function of a name that people use for it.
+
+    >>> known_function("cosine"), known_function("step")
+    ('COS', 'STEP')
+    """
+    key = str(name).casefold().translate(str.maketrans("", "", "-_ "))
+    found = _ALIASES.get(key.removesuffix("lr"), key.upper())
+    if found not in FUNCTIONS:
+        raise UnknownNameError.among("LR function", str(name)[:60], ALL_FUNCTIONS)
+    return found
+
+
+def whole(where: str, value: Any) -> int:
+    """A whole number, also one written 10.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return checks.whole(where, value, -checks.MAX_COUNT)
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a value is a number that is not finite."""
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, numbers.Integral)
+        and not math.isfinite(value)
+    )
+
+
+def summary(curve: Sequence[CurvePoint], complete: bool) -> dict[str, float | None]:
+    """The metrics that a curve tells: those of its highest Top-1, else of its end."""
+    if not curve:
+        return {}
+    measured = [point for point in curve if point.top1 is not None]
+    best = max(measured, key=lambda point: point.top1 or 0.0, default=curve[-1])
+    found: dict[str, float | None] = {
+        name: getattr(best, name)
+        for name in ("top1", "train_loss", "eval_loss")
+        if getattr(best, name) is not None
+    }
+    if measured:
+        found["iterations_to_best"] = best.iteration
+        if complete:
+            found["final_top1"] = measured[-1].top1
+    train, evaluated = best.train_loss, best.eval_loss
+    if train is not None and evaluated is not None:
+        found["loss_difference"] = evaluated - train
+    return found
+
+
+def numbered(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
+    """The rows, those that are alike told apart by a note, so that each is stored once."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        if isinstance(row, Found):
+            uid = row.run.uid
+            seen[uid] = count = seen.get(uid, 0) + 1
+            if count > 1:
+                notes = {**row.run.notes, "repeat": count}
+                row = dataclasses.replace(row, run=dataclasses.replace(row.run, notes=notes))
+        yield row
+
+
+def stored_otherwise(database: Database, run: Run) -> bool:
+    """Whether the tool that trained a run has stored it here already, in its own form.
+
+    Args:
+        database: where to look.
+        run: made of a trial of this package's own, with the run's uid or moment.
+    """
+    original = run.notes.get(ORIGINAL)
+    if original is None:
+        return False
+    known = database.find(run.task.dataset, run.task.model, policy=run.policy)
+    same = (run.created_at, run.seed, run.max_iterations)
+    return any(
+        one.uid == original or (one.created_at, one.seed, one.max_iterations) == same
+        for one in known
+    )

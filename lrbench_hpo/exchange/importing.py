@@ -1,0 +1,198 @@
+"""Rows of others on their way into a database: checked, once each, bad ones kept aside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lrbench_hpo import checks
+from lrbench_hpo.database import Database, Origin
+from lrbench_hpo.database.paper import SOURCE as PAPER
+from lrbench_hpo.database.paper import paper_runs
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.exchange import jsonl
+from lrbench_hpo.exchange.quarantine import Quarantine
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, Rejected, printable
+from lrbench_hpo.records import Run, canonical_name, own_source
+
+BATCH = 300  # runs in a transaction
+_MOST_POINTS = 100_000  # of curves in memory, waiting for their batch
+_MOST_SHOWN = 10  # reasons that a report holds
+_EVERY = 50  # rows between two signs of progress
+
+
+@dataclass
+class ImportReport:
+    """What became of the rows of a file.
+
+    Attributes:
+        file: the file or URL, as it was given.
+        new: rows that were stored.
+        known: good rows that were there already.
+        rejected: bad rows.
+        quarantine: the file that holds the bad rows; None when there are none.
+        reasons: the first bad row for each reason, as many as a person reads.
+        alike: bad rows for each of these reasons.
+        own: good rows under the source that one's own runs have.
+        unkept: why the bad rows could not be kept, if they could not.
+        interrupted: whether Ctrl-C ended it; what is counted here is done.
+    """
+
+    file: str
+    new: int = 0
+    known: int = 0
+    rejected: int = 0
+    quarantine: Path | None = None
+    reasons: list[Rejected] = dataclasses.field(default_factory=list)
+    alike: Counter[str] = dataclasses.field(default_factory=Counter)
+    own: int = 0
+    unkept: str | None = None
+    interrupted: bool = False
+
+    @property
+    def good(self) -> int:
+        """Rows without a fault."""
+        return self.new + self.known
+
+
+def import_rows(
+    database: Database | None,
+    rows: Iterable[Found | Rejected],
+    *,
+    file: str,
+    checksum: str | None,
+    source: str | None = None,
+    progress: Progress | None = None,
+    quarantine: Quarantine | None = None,
+) -> ImportReport:
+    """Store the good rows, a few hundred at a time, and keep the bad ones in a file.
+
+    It can be done again at any time: a run is stored once. Ctrl-C ends it after a whole batch.
+
+    Args:
+        database: where to; None only checks the rows, which all count as new then.
+        rows: of a reader.
+        file: what the rows come from, for their origin: a file, or a URL without its password.
+        checksum: SHA-256 of the file.
+        source: the source to store all rows under, but for the published ones.
+        progress: called with the number of rows done.
+        quarantine: where bad rows go; a file in the user's data folder when None.
+
+    Raises:
+        RecordError: for a `source` that is no name.
+        ExchangeError: for a `source` that is the paper's, or a file that cannot be read at all.
+        DatabaseError: when a batch could not be stored; those before it are.
+    """
+    source = None if source is None else checked_source(source)
+    report = ImportReport(file)
+    own = Quarantine.of_file(file, checksum) if quarantine is None else nullcontext(quarantine)
+    with own as kept:
+        batches = _Batches(database, report, checksum)
+        try:
+            for number, row in enumerate(rows, 1):
+                ruled = _ruled(row, source, file) if isinstance(row, Found) else row
+                if isinstance(ruled, Found):
+                    batches.add(ruled)
+                else:
+                    _reject(ruled, report, kept)
+                if progress is not None and number % _EVERY == 0:
+                    progress(number)
+            batches.flush()
+        except KeyboardInterrupt:
+            report.interrupted = True
+    report.unkept = kept.failure
+    report.quarantine = kept.path if report.rejected and not kept.failure else None
+    return report
+
+
+def checked_source(source: str) -> str:
+    """A source that rows of others may be stored under.
+
+    Raises:
+        RecordError: for something that is no name.
+        ExchangeError: for the paper's.
+    """
+    if _claims_paper(checks.name("source", source)):
+        raise ExchangeError(f"source={source!r}: is the published rows' alone: name another")
+    return source
+
+
+def _claims_paper(source: str) -> bool:
+    return canonical_name(source) == canonical_name(PAPER)
+
+
+@cache
+def _paper_uids() -> frozenset[str]:
+    return frozenset(run.uid for run in paper_runs())
+
+
+def _ruled(row: Found, source: str | None, file: str) -> Found | Rejected:
+    """The row under the source it belongs to."""
+    if row.run.uid in _paper_uids():
+        return row  # published rows are known as such everywhere, whoever passes them on
+    if _claims_paper(row.run.source):
+        reason = f"source={row.run.source!r}, but it is none of the paper's rows"
+        return Rejected(file, row.place, reason, jsonl.line_of(row.run, row.origin))
+    if source is None or source == row.run.source:
+        return row
+    return dataclasses.replace(row, run=dataclasses.replace(row.run, source=source))
+
+
+def _reject(row: Rejected, report: ImportReport, kept: Quarantine) -> None:
+    report.rejected += 1
+    if row.reason not in report.alike and len(report.reasons) < _MOST_SHOWN:
+        report.reasons.append(row)
+        report.alike[row.reason] = 0
+    if row.reason in report.alike:
+        report.alike[row.reason] += 1
+    kept.add(row)
+
+
+class _Batches:
+    """Good rows, until there are enough of them for a transaction."""
+
+    def __init__(
+        self, database: Database | None, report: ImportReport, checksum: str | None
+    ) -> None:
+        self._database, self._report = database, report
+        # One moment for the whole file, so that its runs share one origin.
+        name = printable(report.file)[: checks.MAX_TEXT]
+        self._origin = Origin.here(file=name, checksum=checksum)
+        self._by_origin: dict[Origin | None, list[Run]] = {}
+        self._runs = self._points = 0
+
+    def add(self, row: Found) -> None:
+        """Take a row, and store what is waiting if it is enough."""
+        self._by_origin.setdefault(row.origin, []).append(row.run)
+        self._runs += 1
+        self._points += len(row.run.curve)
+        if self._runs >= BATCH or self._points >= _MOST_POINTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what is waiting, a transaction for each origin."""
+        waiting, self._by_origin = self._by_origin, {}
+        self._runs = self._points = 0
+        for before, runs in waiting.items():
+            new = len(runs)
+            if self._database is not None:
+                new = self._stored(self._database, runs, before)
+            self._report.new += new
+            self._report.known += len(runs) - new
+            self._report.own += sum(run.source == own_source() for run in runs)
+
+    def _stored(self, database: Database, runs: list[Run], before: Origin | None) -> int:
+        origin = self._origin
+        if before is not None:
+            here = Origin.here(origin.file, origin.checksum, before)
+            origin = dataclasses.replace(here, at=origin.at)
+        try:
+            return database.add(*runs, origin=origin)
+        except DatabaseError as error:
+            done = f"{self._report.good} runs of {origin.file} are stored"
+            raise DatabaseError(f"{error} ({done}; the same command goes on)") from None

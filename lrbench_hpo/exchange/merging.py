@@ -1,0 +1,86 @@
+"""The runs of one LR database in another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lrbench_hpo.database import Database, connect
+from lrbench_hpo.database.failures import shown
+from lrbench_hpo.database.location import (
+    database_url,
+    in_memory,
+    sqlite_file,
+    without_password,
+)
+from lrbench_hpo.exchange.importing import ImportReport, import_rows
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, printable
+
+
+def merge(
+    database: Database,
+    other: Database,
+    *,
+    source: str | None = None,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Store the runs of another database, with their curves, in this one.
+
+    It can be done again at any time: a run is stored once. SQLite and PostgreSQL mix freely.
+
+    Args:
+        database: where to.
+        other: where from; it is only read.
+        source: the source to store all runs under, but for the published ones.
+        progress: called with the number of runs done.
+
+    Raises:
+        ExchangeError: for a database and itself.
+        DatabaseError: when one of them fails; the batches before it are stored.
+    """
+    if database is other or _same(database, other):
+        raise ExchangeError(f"{shown(other.url)}: this is the database itself: name another one")
+    return import_rows(
+        database,
+        _rows(other),
+        file=_name(other),
+        checksum=None,
+        source=source,
+        progress=progress,
+    )
+
+
+def _rows(other: Database) -> Iterator[Found]:
+    for number, (run, origin) in enumerate(other.stored(), 1):
+        yield Found(run, origin, f"run {number}")
+
+
+def _same(one: Database, other: Database) -> bool:
+    files = sqlite_file(one.url), sqlite_file(other.url)
+    if files[0] is not None and files[1] is not None:
+        return files[0].exists() and files[1].exists() and files[0].samefile(files[1])
+    if in_memory(one.url) or in_memory(other.url):
+        return False
+    first, second = (
+        (url.get_backend_name(), url.host, url.port, url.database, url.query)
+        for url in (one.url, other.url)
+    )
+    return first == second
+
+
+def _name(other: Database) -> str:
+    url = without_password(other.url.render_as_string(hide_password=False))
+    file = sqlite_file(other.url)
+    return str(file if file is not None else url)
+
+
+def connect_other(location: str) -> Database:
+    """Open a database to be read; one that is not there is not made.
+
+    Raises:
+        DatabaseError: for one that cannot be opened, or is of another version.
+        ExchangeError: for a file that is not there.
+    """
+    file = sqlite_file(database_url(location))
+    if file is not None and not file.exists():
+        raise ExchangeError(f"{printable(str(file))}: no such file: expected an LR database")
+    return connect(location, migrated=False)

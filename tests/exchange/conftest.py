@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lrbench_hpo.database import Database, connect
+from lrbench_hpo.exchange import jsonl, table
+from lrbench_hpo.exchange.files import open_input
+from lrbench_hpo.exchange.importing import ImportReport, import_rows
+from lrbench_hpo.exchange.sources import runs_in
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records import CurvePoint, Run, Task
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "share"))
+    for name in ("LRBENCH_DATABASE_URL", "LRBENCH_SOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture
+def make_run() -> Callable[..., Run]:
+    def make(number: int = 0, **changes) -> Run:
+        fields = {
+            "task": Task("digits", "mlp", num_classes=10, image_shape=(1, 8, 8), batch_size=32),
+            "policy": LRPolicy("TRI", k0=1e-3, k1=0.1, l=50),
+            "max_iterations": 1000,
+            "seed": number,
+            "metrics": {"top1": 0.9, "iterations_to_best": 900, "loss_difference": -0.1},
+            "curve": (CurvePoint(500, 0.1, 0.4, 0.5, 0.8), CurvePoint(900, top1=0.9)),
+            "cost": {"seconds": 1.5, "gpu_percent": None},
+            "environment": {"device": "cpu", "versions": {"torch": "2"}},
+            "created_at": f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}Z",
+            "notes": {"text": 'naïve × λ 😀 "quoted", comma', "list": [1, None, True]},
+        }
+        return Run(**{**fields, **changes})
+
+    return make
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    with connect("sqlite://") as db:
+        yield db
+
+
+@pytest.fixture
+def take_in(database: Database) -> Callable[..., ImportReport]:
+    """Import a file into `database`."""
+
+    def take_in(path: Path | str, *, max_bytes: int = 2**30, **options) -> ImportReport:
+        with open_input(path, max_bytes) as file:
+            rows = runs_in(file)
+            return import_rows(database, rows, file=file.name, checksum=file.checksum, **options)
+
+    return take_in
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write lines (bytes or text) to a file, packed if its name says so."""
+
+    def write(name: str, *lines: str | bytes, end: bytes = b"\n") -> Path:
+        raw = b"".join((line.encode() if isinstance(line, str) else line) + end for line in lines)
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def as_jsonl() -> Callable[..., list[str]]:
+    def lines(*runs: Run) -> list[str]:
+        return [jsonl.header(), *(jsonl.line_of(run, None) for run in runs)]
+
+    return lines
+
+
+@pytest.fixture
+def as_csv() -> Callable[..., list[str]]:
+    def lines(*runs: Run) -> list[str]:
+        return [table.header(), *(table.line_of(run, None) for run in runs)]
+
+    return lines

@@ -1,0 +1,109 @@
+"""The runs of one database in another, both ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrbench_hpo.database import Origin, connect
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.exchange.merging import connect_other, merge
+from lrbench_hpo.exchange.reading import ExchangeError
+
+
+@pytest.fixture
+def other(tmp_path):
+    with connect(tmp_path / "other.db") as db:
+        yield db
+
+
+def contents(database) -> dict:
+    return {run.uid: run.to_dict() for run, _ in database.stored()}
+
+
+def test_runs_come_over_with_curves_and_origins(database, other, make_run, tmp_path) -> None:
+    way = Origin("ann@lab", "2026-01-01T00:00:00Z", "0.1.0", file="old.jsonl", checksum="ab")
+    other.add(*(make_run(n) for n in range(700)), origin=way)
+    database.add(make_run(0), make_run(1000))
+    report = merge(database, other)
+    assert (report.new, report.known, report.rejected) == (699, 62, 0)
+    assert contents(database) == contents(other) | {make_run(1000).uid: make_run(1000).to_dict()}
+    found = {run.seed: origin for run, origin in database.stored() if run.task.dataset == "digits"}
+    assert found[5].before == way
+    assert found[5].file == str(tmp_path / "other.db")
+    assert found[0].file is None  # it was there before
+    assert (merge(database, other).new, merge(database, other).known) == (0, 761)
+
+
+def test_back_and_forth_ends(database, other, make_run) -> None:
+    other.add(make_run(1))
+    for _ in range(12):
+        merge(database, other)
+        merge(other, database)
+    assert contents(database) == contents(other)
+    assert database.stats().runs == 62
+
+
+def test_a_source_for_all_rows(database, other, make_run) -> None:
+    other.add(make_run(1), make_run(2, source="bob"))
+    report = merge(database, other, source="ann")
+    assert (report.new, report.known, report.own) == (2, 61, 0)
+    assert database.stats().by_source == {"lrbench-paper": 61, "ann": 2}
+
+
+def test_rows_that_claim_to_be_published_stay_out(database, other, make_run) -> None:
+    other.add(make_run(1, source="lrbench-paper"), make_run(2))
+    report = merge(database, other)
+    assert (report.new, report.rejected) == (1, 1)
+    assert report.reasons[0].place == "run 62"
+
+
+def test_a_database_and_itself(database, other, tmp_path) -> None:
+    with pytest.raises(ExchangeError, match="the database itself"):
+        merge(database, database)
+    (tmp_path / "link.db").symlink_to(tmp_path / "other.db")
+    with connect(tmp_path / "link.db") as link, pytest.raises(ExchangeError, match="itself"):
+        merge(other, link)
+
+
+def test_two_databases_in_memory_are_two(database, make_run) -> None:
+    with connect("sqlite://") as second:
+        second.add(make_run(1))
+        assert merge(database, second).new == 1
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path) -> None:
+    for location in (tmp_path / "typo.db", f"sqlite:///{tmp_path}/typo.db"):
+        with pytest.raises(ExchangeError, match="no such file"):
+            connect_other(str(location))
+    assert not (tmp_path / "typo.db").exists()
+
+
+def test_a_file_that_is_no_database(tmp_path) -> None:
+    (tmp_path / "notes.db").write_text("not a database, " * 100)
+    with pytest.raises(DatabaseError, match="not an SQLite database"):
+        connect_other(str(tmp_path / "notes.db"))
+
+
+def test_from_sqlite_to_a_server_and_back(other, make_run, postgres_database, database) -> None:
+    other.add(*(make_run(n) for n in range(20)))
+    with connect(postgres_database) as server:
+        assert merge(server, other).new == 20
+        assert merge(server, other).new == 0
+        server.add(make_run(100))
+        assert merge(database, server).new == 21
+        assert contents(database) == contents(server)
+        with connect(postgres_database) as same, pytest.raises(ExchangeError, match="itself"):
+            merge(server, same)
+    origins = [o for run, o in database.stored() if run.seed == 7]
+    assert origins[0].file.startswith("postgresql://postgres@/lrbench_test")
+    assert origins[0].before.file == str(other.url.database)
+
+
+def test_no_password_in_an_origin(database, start_postgres, make_run) -> None:
+    server = start_postgres(password="tops3cret")  # noqa: S106
+    with connect(server.url) as other:
+        other.add(make_run(1))
+        report = merge(database, other)
+    assert "tops3cret" in server.url
+    assert report.new == 1
+    assert "tops3cret" not in repr([o for _, o in database.stored()]) + repr(report)

@@ -1,0 +1,284 @@
+"""Which LR function made a logged curve: exact ones are found exactly, bad ones are told."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler as schedulers
+
+from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo.fitting import LIMIT, fit_policy
+from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS, LRPolicy
+
+BUDGETS = st.integers(100, 60_000)
+FLOATS = {"allow_nan": False, "allow_infinity": False}
+
+
+@st.composite
+def policies(draw, function):
+    budget = draw(BUDGETS)
+    high = 10 ** draw(st.floats(-4, 0.5, **FLOATS))
+    low = high * 10 ** draw(st.floats(-4, -0.3, **FLOATS))
+    half = max(2, int(budget / draw(st.floats(1, 40, **FLOATS))))
+    left = 10 ** draw(st.floats(-4, -0.2, **FLOATS))
+    match function:
+        case "FIX":
+            fields = {}
+        case "STEP":
+            length = max(1, int(budget / draw(st.floats(1.5, 30, **FLOATS))))
+            fields = {"gamma": draw(st.floats(0.1, 0.95)), "l": length}
+        case "NSTEP":
+            drops = draw(st.sets(st.integers(1, budget - 1), min_size=1, max_size=6))
+            fields = {"gamma": draw(st.floats(0.1, 0.8)), "l": sorted(drops)}
+        case "EXP":
+            fields = {"gamma": left ** (1 / budget)}
+        case "INV":
+            rate = min(1.0, 10 ** draw(st.floats(0, 4)) / budget)
+            fields = {"gamma": rate, "p": draw(st.floats(0.3, 2))}
+        case "POLY":
+            length = int(budget * draw(st.sampled_from([1, 1, 0.7, 1.6])))
+            power = draw(st.sampled_from([0.5, 1, 2]) | st.floats(0.4, 4))
+            fields = {"p": power, "l": length, "k1": draw(st.sampled_from([None, low]))}
+        case "TRIEXP" | "SINEXP":
+            fields = {
+                "k1": low,
+                "gamma": (10 * left) ** (1 / budget) if left < 0.05 else 0.5 ** (1 / budget),
+                "l": half,
+            }
+        case "COS":
+            fields = {"k1": low, "l": draw(st.sampled_from([budget, half]))}
+        case _:
+            fields = {"k1": low, "l": half}
+    return budget, LRPolicy(function, k0=high, **fields)
+
+
+def samples(budget, kind):
+    rng = np.random.default_rng(budget)
+    match kind:
+        case "every iteration":
+            return np.arange(min(budget, 5_000))
+        case "an epoch":
+            return np.arange(0, budget, max(1, budget // 200))
+        case "irregular":
+            return np.unique(rng.integers(0, budget, 400))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", DEFAULT_FUNCTIONS)
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_function_is_recovered(function, data):
+    budget, policy = data.draw(policies(function))
+    kind = data.draw(st.sampled_from(["every iteration", "an epoch", "irregular"]))
+    t = samples(budget, kind)
+    hint = data.draw(st.sampled_from([None, budget]))
+    fit = fit_policy(t, policy(t), max_iterations=hint)
+    assert fit.error < 1e-6, (policy, fit.policy)
+    assert fit.policy.num_parameters <= policy.num_parameters
+
+
+def torch_curve(make, n, lr=0.1):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
+    scheduler = make(optimizer)
+    lrs = []
+    for _ in range(n):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return np.arange(n), np.float32(lrs).astype(float)  # as TensorBoard keeps them
+
+
+TORCH = {
+    "CosineAnnealingLR": (
+        lambda o: schedulers.CosineAnnealingLR(o, 1000, eta_min=1e-5),
+        1001,
+        "COS(k0=1e-05, k1=0.1, l=1000)",
+    ),
+    "cosine to 0": (
+        lambda o: schedulers.CosineAnnealingLR(o, 1000),
+        1001,
+        "COS(k0=0.1, k1=0, l=1000)",
+    ),
+    "StepLR": (lambda o: schedulers.StepLR(o, 30, 0.1), 90, "STEP(k0=0.1, gamma=0.1, l=30)"),
+    "MultiStepLR": (
+        lambda o: schedulers.MultiStepLR(o, [150, 225, 280], 0.2),
+        300,
+        "NSTEP(k0=0.1, gamma=0.2, l=[150, 225, 280])",
+    ),
+    "ExponentialLR": (lambda o: schedulers.ExponentialLR(o, 0.97), 200, "EXP(k0=0.1, gamma=0.97)"),
+    "PolynomialLR": (
+        lambda o: schedulers.PolynomialLR(o, 500, 0.9),
+        600,
+        "POLY(k0=0.1, p=0.9, l=500)",
+    ),
+    "triangular": (
+        lambda o: schedulers.CyclicLR(o, 1e-3, 0.1, step_size_up=200),
+        2000,
+        "TRI(k0=0.001, k1=0.1, l=200)",
+    ),
+    "triangular2": (
+        lambda o: schedulers.CyclicLR(o, 1e-3, 0.1, step_size_up=200, mode="triangular2"),
+        2000,
+        "TRI2(k0=0.001, k1=0.1, l=200)",
+    ),
+    "exp_range": (
+        lambda o: schedulers.CyclicLR(
+            o, 1e-3, 0.1, step_size_up=200, mode="exp_range", gamma=0.999
+        ),
+        2000,
+        "TRIEXP(k0=0.001, k1=0.1, gamma=0.999, l=200)",
+    ),
+    "warm-up, cosine": (
+        lambda o: schedulers.SequentialLR(
+            o,
+            [
+                schedulers.LinearLR(o, 0.01, 1.0, total_iters=100),
+                schedulers.CosineAnnealingLR(o, 900),
+            ],
+            [100],
+        ),
+        1000,
+        "COMPOSED(TRI(k0=0.001, k1=0.1, l=100) until 100, COS(k0=0.1, k1=0, l=900))",
+    ),
+    "warm-up from 0, linear": (
+        lambda o: schedulers.LambdaLR(o, lambda t: t / 100 if t < 100 else (1000 - t) / 900),
+        1000,
+        "COMPOSED(TRI(k0=0.1, k1=0, l=100) until 100, POLY(k0=0.1, p=1, l=900))",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_schedulers_are_recognised(name):
+    make, n, expected = TORCH[name]
+    fit = fit_policy(*torch_curve(make, n))
+    assert str(fit.policy) == expected
+    assert fit.error < 1e-6
+
+
+PAPER = LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=0.99994, l=2000)
+
+
+@pytest.mark.parametrize("decimals", [5, 6, 8])
+def test_rounded_samples_give_the_round_parameters(decimals):
+    t = np.arange(0, 64_000, 391)
+    fit = fit_policy(t, np.round(PAPER(t), decimals))
+    assert fit.policy == PAPER
+    assert 0 < fit.error < 1e-3
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        PAPER,
+        LRPolicy("FIX", k0=0.01),
+        LRPolicy("STEP", k0=0.1, gamma=0.5, l=10_000),
+        LRPolicy("POLY", k0=0.1, p=1.2, l=64_000),
+        LRPolicy("EXP", k0=0.1, gamma=0.99995),
+        LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[32_000, 48_000]),
+        LRPolicy("COS", k0=1e-4, k1=0.1, l=64_000),
+    ],
+    ids=lambda policy: policy.function,
+)
+def test_noise_changes_the_error_not_the_function(policy):
+    t = np.arange(0, 64_000, 391)
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.01, len(t)))
+    fit = fit_policy(t, policy(t) * noise, max_iterations=64_000)
+    assert fit.policy.function == policy.function
+    assert fit.error < 0.006
+    assert fit.good
+    assert fit.worst >= fit.error
+
+
+def test_the_simplest_of_equals_is_chosen():
+    assert fit_policy([0, 10, 20], [0.1, 0.1, 0.1]).policy == LRPolicy("FIX", k0=0.1)
+    # Two points of a cosine, a step, an exponential ... all pass through three samples.
+    assert fit_policy([0, 1, 2], [0.4, 0.2, 0.1]).policy == LRPolicy("EXP", k0=0.4, gamma=0.5)
+
+
+def test_a_scheduler_stepped_once_an_epoch_is_seen_through():
+    cosine = LRPolicy("COS", k0=1e-3, k1=0.1, l=39_100)
+    t = np.arange(0, 39_100, 17)
+    fit = fit_policy(t, cosine(t // 391 * 391))
+    assert fit.policy.function == "COS"
+    assert fit.held == pytest.approx(391, abs=17)
+    assert fit.good
+
+
+def test_what_no_function_made_is_far_off():
+    lrs = np.random.default_rng(1).uniform(0.001, 0.1, 200)
+    fit = fit_policy(range(200), lrs)
+    assert not fit.good
+    assert fit.error > 10 * LIMIT
+    one_cycle = torch_curve(lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=1000), 1000)
+    assert not fit_policy(*one_cycle).good
+
+
+def test_other_functions_are_fitted_when_asked_for():
+    restarts = torch_curve(lambda o: schedulers.CosineAnnealingWarmRestarts(o, 100), 1000)
+    assert not fit_policy(*restarts).good
+    fit = fit_policy(*restarts, functions=ALL_FUNCTIONS)
+    assert str(fit.policy) == "COSRSW(k0=0.1, k1=0, l=100)"
+    assert fit_policy([0, 1, 2], [0.3, 0.2, 0.1], functions=["FIX"]).policy.function == "FIX"
+
+
+def test_alternatives_come_with_their_errors():
+    t = np.arange(0, 1000, 10)
+    fit = fit_policy(t, LRPolicy("COS", k0=1e-3, k1=0.1, l=1000)(t))
+    errors = [error for _, error in fit.alternatives]
+    assert errors == sorted(errors)
+    assert all(error > fit.error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("t", "lrs", "reason"),
+    [
+        ([0, 1], [0.1, 0.1], "expected 3 to 1000000 samples of the LR, got 2"),
+        ([0, 1, 2], [0.1, 0.1], "3 iterations, 2 LRs"),
+        ([0, 1, 2], [0.1, -0.1, 0.1], "LR=-0.1: expected an LR of 0 to 1000"),
+        ([0, 1, 2], [0.1, float("nan"), 0.1], "LR=nan"),
+        ([0, 1, 2], [0.1, float("inf"), 0.1], "LR=inf"),
+        ([0, 1, 2], [0.0, 0.0, 0.0], "expected an LR above 0 somewhere"),
+        ([0, 2, 1], [0.1, 0.1, 0.1], "iteration=1.0: expected iterations that increase"),
+        ([0, 1, 1], [0.1, 0.1, 0.1], "iterations that increase"),
+        ([-1, 0, 1], [0.1, 0.1, 0.1], "iteration=-1.0"),
+        ([0, 1, 2], ["a", "b", "c"], "expected numbers"),
+        ([[0, 1, 2]], [[0.1, 0.1, 0.1]], "expected a list of numbers"),
+    ],
+)
+def test_bad_curves_are_refused_in_one_line(t, lrs, reason):
+    with pytest.raises(RecordError) as caught:
+        fit_policy(t, lrs)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_functions_are_refused():
+    with pytest.raises(UnknownNameError, match="did you mean COS"):
+        fit_policy([0, 1, 2], [1, 1, 1], functions=["COSS"])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.floats(0, 1e3, **FLOATS), min_size=3, max_size=40))
+def test_any_curve_gives_a_policy_or_one_line(lrs):
+    if max(lrs) < 1e-30:
+        with pytest.raises(RecordError, match="above 0 somewhere"):
+            fit_policy(range(len(lrs)), lrs)
+        return
+    fit = fit_policy(range(len(lrs)), lrs)
+    assert np.isfinite(fit.error)
+    assert fit.error <= fit.worst * (1 + 1e-9)
+
+
+def test_it_is_fast_whatever_the_curve():
+    slow = 0.0
+    rng = np.random.default_rng(2)
+    for lrs in (PAPER(np.arange(64_000)), rng.uniform(0.01, 0.1, 20_000)):
+        began = time.process_time()
+        fit_policy(range(len(lrs)), lrs)
+        slow = max(slow, time.process_time() - began)
+    assert slow < 2.0  # 0.3 s on a quiet machine
