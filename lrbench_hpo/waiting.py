@@ -13,7 +13,6 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import sqlalchemy as sa
@@ -28,6 +27,7 @@ from lrbench_hpo.database.location import (
     place,
     sqlite_file,
 )
+from lrbench_hpo.database.paper import refuse_false_claim
 from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.records import Run
 
@@ -103,12 +103,7 @@ class RunStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -128,11 +123,12 @@ class RunStore:
         """Store runs, or keep those that the database does not take now.
 
         Raises:
-            RecordError: for something that is no `Run`.
+            RecordError: for something that is no `Run`, or says falsely that it is published.
         """
         for run in runs:
             if not isinstance(run, Run):
                 checks.refuse("run", run, "expected a Run: Run.from_dict makes one of a dict")
+            refuse_false_claim(run.source, run.uid)
         with self._turn:
             new = [run for run in runs if run.uid not in self._waiting]
             self._waiting.update((run.uid, run) for run in new)

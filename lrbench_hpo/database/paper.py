@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from lrbench_hpo import checks
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, Task
+from lrbench_hpo.records import Run, Task, canonical_name
 
 SOURCE = "lrbench-paper"
 PUBLISHED = "2019-08-18T00:00:00Z"  # the day of the preprint: the same in every database
@@ -31,6 +33,31 @@ def paper_runs() -> list[Run]:
     """
     tasks = {(row["dataset"], row["model"]): _task(row) for row in _read("paper_tasks.csv")}
     return [_run(row, tasks[row["dataset"], row["model"]]) for row in _read("paper_rows.csv")]
+
+
+@cache
+def published_uids() -> frozenset[str]:
+    """The uids of the paper's rows, by which they are known wherever they come from."""
+    return frozenset(run.uid for run in paper_runs())
+
+
+def claims_paper(source: str) -> bool:
+    """Whether a source is the paper's, however it is written.
+
+    >>> claims_paper("LRBench paper"), claims_paper("local")
+    (True, False)
+    """
+    return canonical_name(source) == canonical_name(SOURCE)
+
+
+def refuse_false_claim(source: str, uid: str | None = None) -> None:
+    """Refuse the paper's name for what is not in it: published rows count without being asked for.
+
+    Raises:
+        RecordError: for such a source.
+    """
+    if claims_paper(source) and uid not in published_uids():
+        checks.refuse("source", source, "the published rows' alone: take another name")
 
 
 def _read(name: str) -> Iterator[dict[str, str]]:

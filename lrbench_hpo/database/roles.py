@@ -78,6 +78,8 @@ def role_statements(
     if len(set(roles.values())) < len(roles):
         names = ", ".join(f"{what}={name!r}" for what, name in roles.items())
         raise DatabaseError(f"{names}: expected three different roles")
+    if "%" in schema:  # which no URL may ask for either
+        raise DatabaseError(f"schema={schema!r}: expected a name without %")
     o, w, r, s = (_quoted(name) for name in (owner, writer, reader, schema))
     later = f"ALTER DEFAULT PRIVILEGES FOR ROLE {o} IN SCHEMA {s}\n    GRANT"
     return [

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import sqlalchemy as sa
 
 from lrbench_hpo import checks
-from lrbench_hpo.database import queries, rows, tables
+from lrbench_hpo.database import paper, queries, rows, tables
 from lrbench_hpo.database.contents import DatabaseStats, forget_runs, statistics
 from lrbench_hpo.database.engine import open_engine, writing
 from lrbench_hpo.database.failures import one_line, shown
@@ -28,7 +27,7 @@ from lrbench_hpo.database.queries import Filters
 from lrbench_hpo.database.transactions import in_transaction
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, Task
+from lrbench_hpo.records import Run, Task, own_source
 
 _Result = TypeVar("_Result")
 _PAGE = 500  # runs that `stored` holds at a time
@@ -81,12 +80,7 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -113,12 +107,13 @@ class Database:
             How many were new.
 
         Raises:
-            RecordError: for something that is no `Run`.
+            RecordError: for something that is no `Run`, or says falsely that it is published.
             DatabaseError: when nothing of it could be stored, and why.
         """
         for run in runs:
             if not isinstance(run, Run):
                 checks.refuse("run", run, "expected a Run: Run.from_dict makes one of a dict")
+            paper.refuse_false_claim(run.source, run.uid)
         if not runs:
             return 0
         origin = origin or Origin.here()
@@ -135,8 +130,10 @@ class Database:
         """Find out before a long training whether its result could be stored.
 
         Raises:
+            RecordError: when one's runs would go by a name that they may not have.
             DatabaseError: when it could not, and why.
         """
+        paper.refuse_false_claim(checks.name("LRBENCH_SOURCE", own_source()))
         probe = {"uid": "", "dataset_key": "", "model_key": "", "dataset": "", "model": ""}
 
         def insert(connection: sa.Connection) -> None:

@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from lrbench_hpo import checks
 from lrbench_hpo.database import Database, Origin
-from lrbench_hpo.database.paper import SOURCE as PAPER
-from lrbench_hpo.database.paper import paper_runs
+from lrbench_hpo.database.paper import claims_paper, published_uids
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.exchange import jsonl
 from lrbench_hpo.exchange.quarantine import Quarantine
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, Rejected, printable
-from lrbench_hpo.records import Run, canonical_name, own_source
+from lrbench_hpo.records import Run, own_source
 
 BATCH = 300  # runs in a transaction
 _MOST_POINTS = 100_000  # of curves in memory, waiting for their batch
@@ -117,25 +115,16 @@ def checked_source(source: str) -> str:
         RecordError: for something that is no name.
         ExchangeError: for the paper's.
     """
-    if _claims_paper(checks.name("source", source)):
+    if claims_paper(checks.name("source", source)):
         raise ExchangeError(f"source={source!r}: is the published rows' alone: name another")
     return source
 
 
-def _claims_paper(source: str) -> bool:
-    return canonical_name(source) == canonical_name(PAPER)
-
-
-@cache
-def _paper_uids() -> frozenset[str]:
-    return frozenset(run.uid for run in paper_runs())
-
-
 def _ruled(row: Found, source: str | None, file: str) -> Found | Rejected:
     """The row under the source it belongs to."""
-    if row.run.uid in _paper_uids():
+    if row.run.uid in published_uids():
         return row  # published rows are known as such everywhere, whoever passes them on
-    if _claims_paper(row.run.source):
+    if claims_paper(row.run.source):
         reason = f"source={row.run.source!r}, but it is none of the paper's rows"
         return Rejected(file, row.place, reason, jsonl.line_of(row.run, row.origin))
     if source is None or source == row.run.source:
