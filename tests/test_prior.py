@@ -245,3 +245,62 @@ def test_the_space_may_be_ones_own(database):
     found = recommend("mnist", "lenet", database=database, search_space=space)
     assert {entry.policy.function for entry in found} == {"POLY"}
     assert recipe_for("mnist", "lenet").max_iterations == found[0].policy.l
+
+
+def from_others(database):
+    """A database in which a team's member claims too much for a hopeless policy."""
+    honest = own(LRPolicy("TRI", k0=1e-3, k1=0.1, l=50), 0.95, source="ann")
+    wrong = own(LRPolicy("FIX", k0=5e-5), 0.9999, source="bad")
+    database.add(honest, wrong)
+    return honest, wrong
+
+
+def test_only_trusted_sources_count(database):
+    honest, wrong = from_others(database)
+    policies = lambda **said: [  # noqa: E731
+        entry.choice.candidate.run.policy
+        for entry in recommend("digits", "mlp", database=database, max_iterations=300, **said)
+        if entry.choice
+    ]
+    assert {honest.policy, wrong.policy} <= set(policies())
+    assert policies(trusted_sources=["ann"]) == [honest.policy]
+    with_papers = policies(trusted_sources=("ann", "lrbench-paper"))
+    assert honest.policy in with_papers
+    assert wrong.policy not in with_papers
+    assert len(with_papers) > 1
+    assert policies(trusted_sources=["local"]) == []  # one's own, of which there are none yet
+
+
+def test_a_source_that_nobody_knows_is_refused(database):
+    from_others(database)
+    for sources, said in [
+        (["an"], "unknown source 'an': did you mean ann?"),
+        ("ann", "trusted_sources='ann': expected a list of sources"),
+        (5, "trusted_sources=5: expected a list of sources"),
+        ([None], "trusted_sources=None: expected text"),
+    ]:
+        with pytest.raises(LRBenchError) as told:
+            recommend("digits", "mlp", database=database, trusted_sources=sources)
+        assert str(told.value).startswith(said)
+        assert "\n" not in str(told.value)
+
+
+def test_a_row_that_breaks_a_rule_does_not_stop_the_prior(database):
+    honest, wrong = from_others(database)
+    with database._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE lrbench_runs SET metrics = '{' WHERE source = 'bad'")
+    with pytest.warns(UserWarning, match="breaks a rule"):
+        found = recommend("digits", "mlp", database=database, max_iterations=300)
+    assert found[0].choice.candidate.run.policy == honest.policy
+    assert wrong.policy not in {entry.choice.candidate.run.policy for entry in found}
+
+
+def test_evidence_is_named_by_the_uid_of_the_whole_run(database):
+    (run, _) = from_others(database)
+    entries = recommend("digits", "mlp", database=database, trusted_sources=["ann"])
+    assert entries[0].to_dict()["evidence"][0]["run"] == run.uid
+
+
+def test_a_published_space_is_everybodys_own_copy():
+    load_space("default").functions["TRI"].clear()
+    assert load_space("default").functions["TRI"]

@@ -275,3 +275,24 @@ def test_junk_is_accepted_or_refused_never_a_crash(field: str, value: object) ->
         assert "\n" not in str(error)  # noqa: PT017
     else:
         json.dumps(run.to_dict(), allow_nan=False)
+
+
+def test_runs_go_by_the_name_that_the_environment_gives(monkeypatch):
+    monkeypatch.delenv("LRBENCH_SOURCE", raising=False)
+    assert Run(TASK, POLICY, 64_000).source == "local"
+    monkeypatch.setenv("LRBENCH_SOURCE", "ann")
+    assert Run(TASK, POLICY, 64_000).source == "ann"
+    assert Run(TASK, POLICY, 64_000, source="lab").source == "lab"
+    monkeypatch.setenv("LRBENCH_SOURCE", "")
+    assert Run(TASK, POLICY, 64_000).source == "local"
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_a_curve_keeps_six_digits(value):
+    kept = CurvePoint(1, train_loss=value).train_loss
+    if not math.isfinite(value):
+        assert kept is None
+        return
+    assert kept == pytest.approx(value, rel=5.1e-6, abs=5e-324)
+    assert CurvePoint(1, train_loss=kept).train_loss == kept
+    assert float(f"{kept:.6g}") == kept

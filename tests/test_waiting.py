@@ -1,6 +1,7 @@
 """Runs that the database does not take now: kept, told once, and stored once as soon as it can."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -16,7 +17,7 @@ from lrbench_hpo import LRPolicy, Run, Task, connect
 from lrbench_hpo.database import Database
 from lrbench_hpo.errors import DatabaseError, LRBenchError, RecordError
 from lrbench_hpo.records import CurvePoint
-from lrbench_hpo.waiting import RunStore, _impatient, _name_of
+from lrbench_hpo.waiting import RunStore, _impatient, _name_of, waiting_files
 
 
 def run_of(seed=0):
@@ -356,3 +357,42 @@ def test_a_missing_driver_is_said_at_once(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     with pytest.raises(LRBenchError, match="pip install"):
         RunStore("postgresql://me@127.0.0.1:1/lr", folder=folder)
+
+
+def test_the_files_that_wait_are_counted_and_left_alone(url, file, folder):
+    assert waiting_files(url, folder=folder) == []
+    with locked(file), RunStore(url, folder=folder) as store:
+        store.add(run_of(1), run_of(2))
+        ((path, runs),) = waiting_files(url, folder=folder)
+        assert (path, runs) == (store.file, 2)
+        with path.open("ab") as torn:
+            torn.write(b'{"checksum": "half')
+        before = path.read_bytes()
+        assert waiting_files(file, folder=folder) == [(path, 2)]
+        assert path.read_bytes() == before
+        assert waiting_files("sqlite://", folder=folder) == []
+        assert waiting_files(file.with_name("other.db"), folder=folder) == []
+
+
+def test_servers_databases_and_schemas_are_told_apart():
+    names = {
+        _name_of(_impatient(url))
+        for url in (
+            "postgresql://ann@host/lr",
+            "postgresql://ann@host/lr?schema=vision",
+            "postgresql://ann@host/lr?schema=speech",
+            "postgresql://ann@/lr?host=/run/a",
+            "postgresql://ann@/lr?host=/run/b",
+            "postgresql://ann@host/other",
+        )
+    }
+    assert len(names) == 6
+    same = ("postgresql://ann@host/lr?sslmode=require", "postgresql://ann:word@host/lr")
+    assert {_name_of(_impatient(url)) for url in same} <= names
+
+
+def test_the_published_rows_name_is_refused_before_anything_waits(url, folder):
+    store = RunStore(url, folder=folder)
+    with pytest.raises(RecordError, match="the published rows' alone"):
+        store.add(dataclasses.replace(run_of(), source="lrbench-paper"))
+    assert store.waiting == ()
