@@ -270,7 +270,7 @@ def test_text_of_rows_is_shown_as_text(run, lr, command):
         connection.execute("UPDATE lrbench_origins SET who = ? WHERE file = 'b.csv'", (evil,))
     code, out, err = run("db", command, *names, "--database", lr)
     assert not {"\x1b", "\x07", "\u202e"} & set(out + err)
-    assert len(err.splitlines()) == (code != 0)
+    assert len(err.splitlines()) <= 2  # each row that breaks a rule is left out, and told
 
 
 @pytest.mark.parametrize(
