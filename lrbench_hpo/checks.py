@@ -11,6 +11,7 @@ import numbers
 import reprlib
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -67,6 +68,17 @@ def name(where: str, value: object) -> str:
 def lower_case_name(where: str, value: object) -> str:
     """A name of which the case does not matter."""
     return name(where, value).lower()
+
+
+def printable(text: str) -> str:
+    r"""Text of others as a terminal may get it: controls and invisible marks as escapes.
+
+    >>> print(printable("run\x1b[2J"))
+    run\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def whole(where: str, value: object, least: int = 1) -> int:
@@ -153,8 +165,14 @@ def mapping(where: str, value: object) -> Mapping[str, Any]:
     if len(value) > MAX_ITEMS:
         raise RecordError(f"{where}: expected at most {MAX_ITEMS} values, got {len(value)}")
     for key in value:
-        name(f"{where} key", key)
+        if not _is_name(key):
+            name(f"{where} key", key)
     return value
+
+
+@lru_cache(maxsize=4096)  # the same few names come again with every run
+def _is_name(key: object) -> bool:
+    return isinstance(key, str) and 0 < len(key) <= MAX_NAME and key.isidentifier()
 
 
 def read_only(where: str, value: object) -> Mapping[str, Any]:

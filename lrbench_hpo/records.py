@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +43,11 @@ def canonical_name(name: str, where: str = "name") -> str:
     """
     if not isinstance(name, str):
         checks.refuse(where, name, "expected a name")
+    return _canonical(name)
+
+
+@lru_cache(maxsize=4096)  # a prior compares the same few names hundreds of times
+def _canonical(name: str) -> str:
     return name.casefold().translate(_NO_SEPARATORS)
 
 

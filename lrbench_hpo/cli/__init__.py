@@ -33,7 +33,13 @@ for command in (tune, recommend, rank, plot, functions, database_group):
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line, without the place in the code that it comes from."""
-    click.echo(f"lrbench-hpo: {message}", err=True)
+    _tell(str(message))
+
+
+def _tell(line: str) -> None:
+    from lrbench_hpo.checks import printable
+
+    click.echo(f"lrbench-hpo: {printable(line)}", err=True)
 
 
 def main() -> None:
@@ -51,7 +57,7 @@ def main() -> None:
         click.echo("stopped", err=True)
         code = INTERRUPTED
     except LRBenchError as error:
-        click.echo(f"lrbench-hpo: {error}", err=True)
+        _tell(str(error))
         code = 2
     except Exception as error:
         # Not foreseen: one's own model, a broken installation, or a mistake of this package.
@@ -59,6 +65,6 @@ def main() -> None:
             raise
         reason = " ".join(str(error).split())
         hint = "set LRBENCH_TRACEBACK=1 to see where"
-        click.echo(f"lrbench-hpo: {type(error).__name__}: {reason} ({hint})", err=True)
+        _tell(f"{type(error).__name__}: {reason} ({hint})")
         code = 1
     sys.exit(code)

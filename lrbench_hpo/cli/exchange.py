@@ -34,10 +34,10 @@ def export_command(
 
     Both keep all of a run, and where it comes from; CSV opens in a spreadsheet, too.
     """
+    from lrbench_hpo.checks import printable
     from lrbench_hpo.cli.exchange_output import Bar
     from lrbench_hpo.database import connect
     from lrbench_hpo.exchange.export import export
-    from lrbench_hpo.exchange.reading import printable
 
     with connect(database) as db, Bar("runs written") as bar:
         report = export(db, file, curves=not no_curves, force=force, progress=bar.at, **chosen)

@@ -17,9 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.exchange.importing import ImportReport
 from lrbench_hpo.exchange.quarantine import MAX_KEPT
-from lrbench_hpo.exchange.reading import printable
 from lrbench_hpo.records import own_source
 
 SOME_REJECTED = 1

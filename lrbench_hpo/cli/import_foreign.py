@@ -227,10 +227,10 @@ def _import(
 
 
 def _import_one(db: Database | None, name: str, read: _Rows, source: str | None) -> ImportReport:
+    from lrbench_hpo.checks import printable
     from lrbench_hpo.cli.exchange_output import Bar
     from lrbench_hpo.exchange.importing import import_rows
     from lrbench_hpo.exchange.quarantine import Quarantine
-    from lrbench_hpo.exchange.reading import printable
 
     unfinished: list[str] = []
     known: list[str] = []
@@ -268,8 +268,9 @@ def _not_stored(
 
 def _shown_rows(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
     """The rows, each shown as it would be stored."""
+    from lrbench_hpo.checks import printable
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.exchange.reading import Found, printable
+    from lrbench_hpo.exchange.reading import Found
 
     for row in rows:
         if isinstance(row, Found):

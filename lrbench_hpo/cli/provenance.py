@@ -71,8 +71,8 @@ def forget(database: str | None, source: str | None, file: str | None, yes: bool
 
 
 def _unknown(db: Database, source: str | None, file: str | None) -> Exception:
+    from lrbench_hpo.checks import printable
     from lrbench_hpo.errors import UnknownNameError
-    from lrbench_hpo.exchange.reading import printable
 
     if source is not None:
         return UnknownNameError.among("source", source, map(printable, db.stats().by_source))

@@ -46,7 +46,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 def _shown(cell: str) -> Text:
     if not cell.isprintable():
-        from lrbench_hpo.exchange.reading import printable
+        from lrbench_hpo.checks import printable
 
         cell = printable(cell)
     return Text(cell)

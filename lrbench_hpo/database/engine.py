@@ -21,6 +21,7 @@ _SERVER_DEFAULTS = {
     "keepalives_idle": 30,  # seconds
     "tcp_user_timeout": 30_000,  # milliseconds
     "application_name": "lrbench_hpo",
+    "client_encoding": "utf8",  # whatever the environment says of terminals
 }
 
 

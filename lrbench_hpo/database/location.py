@@ -65,6 +65,8 @@ def _known_url(text: str, scheme: str) -> sa.URL:
     except (sa.exc.ArgumentError, ValueError):
         raise DatabaseError(f"a {scheme} URL that cannot be read: expected {_FORMS}") from None
     if url.get_backend_name() != "sqlite":
+        if re.search(r"[?&]schema=(&|$)", text):  # which SQLAlchemy drops
+            raise DatabaseError("schema='': expected one name, as in ?schema=team")
         schema_of(url)
         return url
     if in_memory(url) or "uri" in url.query:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, Unpack
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database
 from lrbench_hpo.database.queries import Filters
 from lrbench_hpo.exchange import jsonl, table
 from lrbench_hpo.exchange.files import STANDARD
-from lrbench_hpo.exchange.reading import ExchangeError, Progress, printable
+from lrbench_hpo.exchange.reading import ExchangeError, Progress
 from lrbench_hpo.exchange.writing import new_file
 
 _FORMATS: dict[str, tuple[bool, bool]] = {  # by the end of the name: CSV? gzip?

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from lrbench_hpo.exchange.reading import MAX_TEXT, ExchangeError, Rejected, printable
+from lrbench_hpo.checks import printable
+from lrbench_hpo.exchange.reading import MAX_TEXT, ExchangeError, Rejected
 
 STANDARD = "-"  # standard input or output instead of a file
 MAX_LINE = 8 * 2**20  # bytes

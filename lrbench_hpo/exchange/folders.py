@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.exchange.reading import ExchangeError, printable
+from lrbench_hpo.exchange.reading import ExchangeError
 
 MAX_FOLDERS = 100_000
 MAX_DEPTH = 16  # levels of folders

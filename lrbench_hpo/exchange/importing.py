@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrbench_hpo import checks
+from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database, Origin
 from lrbench_hpo.database.paper import claims_paper, published_uids
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.exchange import jsonl
 from lrbench_hpo.exchange.quarantine import Quarantine
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, Rejected, printable
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, Rejected
 from lrbench_hpo.records import Run, own_source
 
 BATCH = 300  # runs in a transaction

@@ -10,12 +10,13 @@ from functools import cache
 from typing import Any
 
 from lrbench_hpo import checks
+from lrbench_hpo.checks import printable
 from lrbench_hpo.database.paper import paper_runs
 from lrbench_hpo.errors import RecordError, UnknownNameError
 from lrbench_hpo.exchange.files import Line
 from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, numbered
 from lrbench_hpo.exchange.jsonl import BAD_ROW
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, printable, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
 from lrbench_hpo.exchange.table import cells_of
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy
 from lrbench_hpo.records import Run, Task, canonical_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.database.failures import shown
 from lrbench_hpo.database.location import (
@@ -13,7 +14,7 @@ from lrbench_hpo.database.location import (
     without_password,
 )
 from lrbench_hpo.exchange.importing import ImportReport, import_rows
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, printable
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress
 
 
 def merge(

@@ -8,9 +8,10 @@ from urllib.parse import quote
 import optuna
 import sqlalchemy as sa
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.database.failures import one_line, shown
 from lrbench_hpo.errors import DatabaseError, MissingExtraError, StudyError
-from lrbench_hpo.exchange.reading import ExchangeError, printable
+from lrbench_hpo.exchange.reading import ExchangeError
 from lrbench_hpo.storage import open_storage
 
 _JOURNAL = "journal:///"

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo import checks
+from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import RecordError, UnknownNameError
 from lrbench_hpo.exchange.foreign import (
     MEASURED,
@@ -23,7 +24,7 @@ from lrbench_hpo.exchange.foreign import (
 )
 from lrbench_hpo.exchange.jsonl import BAD_ROW
 from lrbench_hpo.exchange.optuna_storage import existing_storage
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, printable, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import SHARES, CurvePoint, Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings

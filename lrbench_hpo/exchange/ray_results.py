@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import RecordError
 from lrbench_hpo.exchange import folders
 from lrbench_hpo.exchange.foreign import MEASURED, ORIGINAL, UNKNOWN_TIME, Foreign, numbered
 from lrbench_hpo.exchange.jsonl import BAD_ROW
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, printable, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run
 from lrbench_hpo.reported_runs import Reports, diverged, reported_run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.database.origins import Origin
 from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.records import Run
@@ -52,17 +53,6 @@ class Rejected:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", printable(" ".join(self.reason.split())))
         object.__setattr__(self, "text", self.text[:MAX_TEXT])
-
-
-def printable(text: str) -> str:
-    r"""Text of others as a terminal may get it: controls and invisible marks as escapes.
-
-    >>> print(printable("run\x1b[2J"))
-    run\x1b[2J
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def why(error: Exception) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
+from lrbench_hpo.checks import printable
 from lrbench_hpo.exchange import jsonl, lrbench_csv, table
 from lrbench_hpo.exchange.files import InputFile, Line
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, printable
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 
 _LOOKED_AT = 20  # lines at the start of a file, for what it is
 _MOST_LOOKED_AT = 2**24  # characters in them

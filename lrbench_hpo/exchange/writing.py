@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO, cast
 
-from lrbench_hpo.exchange.reading import ExchangeError, printable
+from lrbench_hpo.checks import printable
+from lrbench_hpo.exchange.reading import ExchangeError
 
 
 @contextmanager
