@@ -33,6 +33,8 @@ def lock_for_migration(connection: sa.Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         key = f"lrbench_hpo migration {schema_name(connection) or ''}"
+        # Another process may be at it, with millions of rows.
+        connection.execute(sa.select(sa.func.set_config("lock_timeout", "10min", True)))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(key))))
 
 

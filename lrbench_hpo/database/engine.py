@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,12 +51,33 @@ def _postgresql(url: sa.URL) -> sa.Engine:
     except ModuleNotFoundError as error:
         raise MissingExtraError.of(error.name or "psycopg2", "postgres") from None
     sa.event.listen(engine, "do_connect", _without_own_settings)
+    if "lock_timeout" not in str(url.query.get("options", "")):
+        sa.event.listen(engine, "connect", partial(_be_patient, seconds=patience(url)))
     _forkable.add(engine)
     return engine
 
 
+def patience(url: sa.URL) -> float:
+    """How long a server that is away is waited for, in seconds.
+
+    >>> patience(sa.make_url("postgresql://host/lr?connect_timeout=3"))
+    3.0
+    """
+    try:
+        return float(str(url.query.get("connect_timeout", BUSY_SECONDS)))
+    except ValueError:
+        return BUSY_SECONDS  # psycopg2 refuses it in its own words
+
+
 def _without_own_settings(_: Any, __: Any, ___: Any, settings: dict[str, Any]) -> None:
     settings.pop("schema", None)  # ours: psycopg2 knows none
+
+
+def _be_patient(connection: Any, _: Any, *, seconds: float) -> None:
+    """Wait for a table that somebody has locked as long as for a server, not for ever."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{seconds * 1000:.0f}",))
+    connection.commit()
 
 
 # A forked process must not speak on its parent's connections, nor close them.

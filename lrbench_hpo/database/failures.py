@@ -30,6 +30,7 @@ _SERVER_ADVICE: Mapping[str, str] = {
     "42501": "ask for a role that may: `lrbench-hpo db roles` prints the SQL that makes one",
     "53100": "the server's disk is full: nothing of this was stored; make room and try again",
     "53300": "the server has no connection left: try again, or raise its max_connections",
+    "55P03": "locked by another session: try again, or end that session",
     "57014": "it took longer than the server allows: raise its statement_timeout",
     "3D000": "make it with: createdb",
     "3F000": "its owner makes it by opening the database once",

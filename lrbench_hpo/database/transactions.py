@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from lrbench_hpo.database.engine import BUSY_SECONDS
+from lrbench_hpo.database.engine import patience
 
 _Result = TypeVar("_Result")
 
@@ -52,18 +52,6 @@ def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], _Result]) 
 def _once(engine: sa.Engine, work: Callable[[sa.Connection], _Result]) -> _Result:
     with engine.begin() as connection:
         return work(connection)
-
-
-def patience(url: sa.URL) -> float:
-    """How long a server that is away is waited for, in seconds.
-
-    >>> patience(sa.make_url("postgresql://host/lr?connect_timeout=3"))
-    3.0
-    """
-    try:
-        return float(str(url.query.get("connect_timeout", BUSY_SECONDS)))
-    except ValueError:
-        return BUSY_SECONDS  # psycopg2 refuses it in its own words
 
 
 def passing(error: BaseException) -> bool:

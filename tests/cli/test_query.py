@@ -78,7 +78,7 @@ def test_plot_draws_what_is_recommended(run, home):
     assert b"SINEXP" in (home / "r.svg").read_bytes()
 
 
-@pytest.mark.parametrize("policy", {r.policy for r in paper_runs()}, ids=str)
+@pytest.mark.parametrize("policy", sorted({r.policy for r in paper_runs()}, key=str), ids=str)
 def test_policies_are_read_as_they_are_printed(policy):
     assert parse_policy(str(policy)) == policy
     assert parse_policy(json.dumps(policy.to_dict())) == policy
