@@ -5,7 +5,11 @@ from __future__ import annotations
 import pickle
 import warnings
 
+import pytest
+
 from lrbench_hpo.database import connect
+from lrbench_hpo.database.engine import open_engine
+from lrbench_hpo.database.location import database_url
 from lrbench_hpo.waiting import RunStore
 
 
@@ -59,3 +63,19 @@ os._exit(0)  # as if killed
     assert RunStore(server.url, folder=tmp_path).close() == ()
     with connect(server.url) as db:
         assert [run for run, _ in db.stored(source="local")] == runs
+
+
+def test_a_table_that_somebody_has_locked_holds_no_search_up(
+    postgres_database, make_run, tmp_path, with_query
+) -> None:
+    engine = open_engine(database_url(postgres_database))
+    store = RunStore(with_query(postgres_database, connect_timeout="1"), folder=tmp_path)
+    with engine.begin() as holder:
+        holder.exec_driver_sql("LOCK TABLE lrbench_runs IN SHARE MODE")
+        with pytest.warns(UserWarning, match="locked by another session"):
+            store.add(make_run(1))  # which comes back, although the lock stays
+        assert [run.seed for run in store.waiting] == [1]
+    assert store.close() == ()
+    engine.dispose()
+    with connect(postgres_database) as db:
+        assert [run.seed for run in db.find(source="local")] == [1]
