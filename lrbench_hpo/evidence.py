@@ -100,12 +100,7 @@ def known_tasks(
     for alike, group in rated[:_TASKS]:
         if alike >= least:
             limit = math.ceil(_ROWS_PER_TASK * alike / most)  # half as similar, half as many
-            runs = [
-                run
-                for t in group
-                for run in database.evidence(t, limit, trusted_sources)
-                if _says(run)
-            ]
+            runs = [r for r in database.evidence(group, limit, trusted_sources) if _says(r)]
             found.append(KnownTask(_without_reference(group[0]), alike, runs))
     return [known for known in found if known.runs]
 

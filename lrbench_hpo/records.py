@@ -336,9 +336,11 @@ class Run:
     def uid(self) -> str:
         """Content hash of the dict without the curve, which may be left out when a run is read.
 
-        Two spellings of the task's names are one run.
+        Two spellings of the task's names are one run; so is one run under two sources, as
+        somebody else may file it under another name.
         """
         fields = {**self._fields(), "task": self.task.canonical_dict()}
+        del fields["source"]
         return checks.content_hash(fields)
 
 

@@ -135,11 +135,9 @@ def similar(
     recipe = recipe_for(dataset, model, batch_size=batch_size, optimizer=optimizer)
     asked = task_for(dataset, model, recipe)
     with connect(database) as db:
-        counted = _by_recipe(db.task_counts())
-    rated = sorted(
-        ((similarity(asked, task), runs, top1, task) for task, runs, top1 in counted),
-        key=lambda entry: (-entry[0], -entry[1]),
-    )[:count]
+        groups = _by_recipe(db.tasks())
+        alike = sorted(groups, key=lambda group: -similarity(asked, group[0]))[:count]
+        rated = [(similarity(asked, group[0]), *_counted(db, group), group[0]) for group in alike]
     if as_json:
         entries = [
             {"similarity": alike, "runs": runs, "best_top1": top1, "task": task.to_dict()}
@@ -184,19 +182,21 @@ def _entry(run: Run) -> dict[str, Any]:
     return {"uid": run.uid, "run": fields}
 
 
-def _by_recipe(
-    counted: Sequence[tuple[Task, int, float | None]],
-) -> list[tuple[Task, int, float | None]]:
-    """The same, where tasks that differ in their reference LR only are one."""
+def _by_recipe(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Tasks that differ in their reference LR only, together."""
     import dataclasses
 
-    merged: dict[str, tuple[Task, int, float | None]] = {}
-    for each, runs, top1 in counted:
-        task = dataclasses.replace(each, reference_lr=None)
-        first, before, highest = merged.get(task.uid, (task, 0, None))
-        known = [value for value in (highest, top1) if value is not None]
-        merged[task.uid] = first, before + runs, max(known, default=None)
-    return list(merged.values())
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(dataclasses.replace(task, reference_lr=None).uid, []).append(task)
+    return list(groups.values())
+
+
+def _counted(db: Database, group: Sequence[Task]) -> tuple[int, float | None]:
+    """How many runs tasks have together, and the best Top-1 of them all."""
+    counts = db.task_counts(group)
+    known = [top1 for _, _, top1 in counts if top1 is not None]
+    return sum(runs for _, runs, _ in counts), max(known, default=None)
 
 
 def _nothing(db: Database, dataset: str, model: str) -> UnknownNameError:

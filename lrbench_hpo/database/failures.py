@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import quote, quote_plus
@@ -86,3 +87,17 @@ def _without_secrets(url: sa.URL, text: str) -> str:
         for form in {str(secret), quote(str(secret)), quote_plus(str(secret))}:
             text = text.replace(form, "***")
     return text
+
+
+def vanished(what: str) -> DatabaseError:
+    """The error when others remove rows as fast as they are made here."""
+    return DatabaseError(f"{what} is removed again and again by somebody else: try again later")
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Pass over a row that breaks a rule, with a warning: one must not take all others with it."""
+    try:
+        yield
+    except DatabaseError as error:
+        warnings.warn(f"{error}; it is left out", stacklevel=4)

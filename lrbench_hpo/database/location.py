@@ -111,11 +111,14 @@ def schema_of(url: sa.URL) -> str | None:
 def has_password(location: str) -> bool:
     """Whether a location gives a password away to everybody who may see it.
 
-    >>> has_password("postgresql://me:secret@host/lr"), has_password("postgresql://me@host/lr")
+    >>> has_password("postgresql://me:secret@host/lr"), has_password("journal:///study.log")
     (True, False)
     """
-    url = database_url(location)
-    return url.get_backend_name() != "sqlite" and bool(url.password or _secrets(url))
+    try:
+        url = sa.make_url(location)
+    except (sa.exc.ArgumentError, ValueError):
+        return False  # a file; or nothing that a password could be read from
+    return bool(url.password or _secrets(url))
 
 
 def _secrets(url: sa.URL) -> list[str]:

@@ -37,7 +37,7 @@ def _born(connection: sa.Connection) -> None:
     if schema and not sa.inspect(connection).has_schema(schema):
         connection.execute(sa.schema.CreateSchema(schema))
     tables.metadata.create_all(connection)
-    rows.insert_runs(connection, paper.paper_runs())
+    rows.insert_runs(connection, ((run, None) for run in paper.paper_runs()))
 
 
 # Step 1 makes the tables as they are today: a later step looks first whether its change is there.
@@ -83,11 +83,16 @@ def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
     here = (steps or MIGRATIONS)[-1].version
     if version < here:
         what = f"of schema {version}, not {here}" if version else "no LR database"
-        raise DatabaseError(f"{shown(engine.url)}: {what}: open it once: lrbench-hpo db stats")
+        raise DatabaseError(f"{shown(engine.url)}: {what}: {_open_once(engine.url)}")
     if version > here:
         known = f"made by a newer lrbench-hpo (schema {version}, known here: {here})"
         raise DatabaseError(f"{shown(engine.url)}: {known}: pip install --upgrade lrbench-hpo")
     return version
+
+
+def _open_once(url: sa.URL) -> str:
+    where = url.database if url.get_backend_name() == "sqlite" else "URL"
+    return f"its owner must open it once, as by: lrbench-hpo db stats --database {where}"
 
 
 @contextmanager
@@ -101,8 +106,7 @@ def _explained(url: sa.URL, version: int) -> Iterator[None]:
         what = f"it is of schema {version}" if version else "it has no tables yet"
         words = str(error.orig).splitlines()[0]
         raise DatabaseError(
-            f"{shown(url)}: {what}, and this role may not change that ({words}): its owner must "
-            "open it once with this version of lrbench-hpo, as by: lrbench-hpo db stats"
+            f"{shown(url)}: {what}, and this role may not change that ({words}): {_open_once(url)}"
         ) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -16,7 +16,9 @@ import sqlalchemy as sa
 
 from lrbench_hpo import checks
 from lrbench_hpo.database import tables
-from lrbench_hpo.database.dialects import insert_new
+from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
+from lrbench_hpo.database.failures import left_out, vanished
+from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.records import utc_timestamp
 
 MAX_STEPS = 8  # origins before an origin that are kept
@@ -132,16 +134,35 @@ def origin_id(connection: sa.Connection, origin: Origin) -> int:
     before = None if origin.before is None else origin_id(connection, origin.before)
     fields = {name: value for name, value in origin.to_dict().items() if name != "before"}
     row = {**fields, "uid": origin.uid, "before_id": before}
-    connection.execute(insert_new(connection, table).values(row))
-    return int(connection.execute(known).scalar_one())
+    for _ in range(TRIES):
+        connection.execute(insert_new(connection, table).values(row))
+        if (key := connection.scalar(known)) is not None:
+            return int(key)
+    raise vanished("an origin")
 
 
-def origins_by_id(connection: sa.Connection) -> dict[int, Origin]:
-    """All origins by their keys."""
-    rows = {row["id"]: row for row in connection.execute(sa.select(tables.origins)).mappings()}
-    found: dict[int, Origin] = {}
+def origins_by_id(connection: sa.Connection, ids: Iterable[int | None]) -> dict[int, Origin]:
+    """Origins by their keys, with all before them; one that breaks a rule is left out, and told."""
+    table = tables.origins
+    rows: dict[int, sa.RowMapping] = {}
+    asked = {key for key in ids if key is not None}
+    while asked:
+        some = sorted(asked)[:AT_ONCE]
+        found = connection.execute(sa.select(table).where(table.c.id.in_(some))).mappings()
+        rows |= {row["id"]: row for row in found}
+        before = {rows[key]["before_id"] for key in some if key in rows} - {None}
+        asked = (asked - set(some)) | (before - rows.keys())
+    known: dict[int, Origin] = {}
     for key in sorted(rows):  # an origin's row is made after that of the one before it
-        row = rows[key]
-        fields = {name: row[name] for name in ("who", "at", "version", "file", "checksum")}
-        found[key] = Origin(**fields, before=found.get(row["before_id"]))
-    return found
+        with left_out():
+            known[key] = _origin_of(rows[key], known)
+    return known
+
+
+def _origin_of(row: sa.RowMapping, known: Mapping[int, Origin]) -> Origin:
+    fields = {name: row[name] for name in ("who", "at", "version", "file", "checksum")}
+    try:
+        return Origin(**fields, before=known.get(row["before_id"]))
+    except LRBenchError as error:
+        reason = f"origin {row['id']} in the database breaks a rule: {error}"
+        raise DatabaseError(reason) from None

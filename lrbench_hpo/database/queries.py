@@ -28,10 +28,15 @@ class Filters(TypedDict, total=False):
     policy: LRPolicy | None
     max_iterations: int | None
     seed: int | None
+    imported: bool | None
 
 
 def matching(query: sa.Select[Any], filters: Filters) -> sa.Select[Any]:
     """A query of runs, cut to those that fit all that is given.
+
+    Args:
+        query: of runs.
+        filters: what is asked for.
 
     Raises:
         UnknownNameError: for an LR function that nobody knows.
@@ -64,6 +69,10 @@ def _condition(name: str, value: Any) -> sa.ColumnElement[bool]:
             return c.created_at < utc_timestamp(value)
         case "max_iterations":
             return c.max_iterations == checks.whole("max_iterations", value)
+        case "imported":
+            files = sa.select(tables.origins.c.id).where(tables.origins.c.file.is_not(None))
+            inside = c.origin_id.in_(files)
+            return inside if value else sa.or_(c.origin_id.is_(None), ~inside)
         case "seed":
             return c.seed == checks.whole("seed", value, -checks.MAX_COUNT)
     raise TypeError(f"find() got an unexpected keyword argument {name!r}")
@@ -84,15 +93,64 @@ def _tasks_named(names: dict[str, str]) -> sa.Select[Any]:
     table = tables.tasks
     query = sa.select(table.c.id)
     for name, value in names.items():
-        query = query.where(table.c[f"{name}_key"] == canonical_name(value, name))
+        known = canonical_name(checks.text(name, value), name)
+        query = query.where(table.c[f"{name}_key"] == known)
     return query
 
 
 def _known_function(function: str) -> str:
-    name = function.upper()
+    name = checks.text("function", function).upper()
     if name not in FUNCTIONS and name != "COMPOSED":
         raise UnknownNameError.among("LR function", function, [*FUNCTIONS, "COMPOSED"])
     return name
+
+
+def tasks_named(filters: Filters) -> sa.Select[Any] | None:
+    """The keys of the tasks that filters ask for; None where they ask for any."""
+    names = {k: filters[k] for k in ("dataset", "model") if filters.get(k) is not None}
+    return _tasks_named(names) if names else None  # type: ignore[arg-type]
+
+
+def first(
+    query: sa.Select[Any], order: Sequence[sa.ColumnElement[Any]], limit: int, parts: Sequence[Any]
+) -> sa.Select[Any]:
+    """The first rows of a query of runs, each of whose parts an index has in order.
+
+    Asked for the first rows of several tasks at once, both back ends would sort all of them.
+
+    Args:
+        query: of runs.
+        order: what the index has after the part's own columns.
+        limit: how many rows.
+        parts: conditions, of which a row fulfils one; an index is looked up for each.
+    """
+    keys = [
+        sa.select(
+            query.with_only_columns(tables.runs.c.id)
+            .where(part)
+            .order_by(*order)
+            .limit(limit)
+            .subquery()
+            .c.id
+        )
+        for part in parts
+    ]
+    inside = tables.runs.c.id.in_(sa.union_all(*keys).scalar_subquery())
+    return query.where(inside).order_by(*order).limit(limit)
+
+
+def best_tasks(uids: Sequence[str], most: int) -> sa.Select[Any]:
+    """The keys of those of some tasks that have the highest scores.
+
+    Args:
+        uids: of the tasks.
+        most: how many at most.
+    """
+    table = tables.tasks
+    score = sa.select(sa.func.max(tables.runs.c.score)).where(tables.runs.c.task_id == table.c.id)
+    best = score.where(tables.runs.c.score.is_not(None)).scalar_subquery()
+    order = (sa.func.coalesce(best, -2.0).desc(), table.c.id.desc())
+    return sa.select(table.c.id).where(table.c.uid.in_(uids)).order_by(*order).limit(most)
 
 
 def newest_first() -> tuple[sa.UnaryExpression[Any], ...]:
@@ -101,25 +159,34 @@ def newest_first() -> tuple[sa.UnaryExpression[Any], ...]:
 
 
 # What a prior looks at: reading the rest would take it half as long again.
-EVIDENCE = tuple(c for c in tables.runs.c if c.name not in ("cost", "environment"))
+EVIDENCE = (
+    *(c for c in tables.runs.c if c.name not in ("cost", "environment")),
+    sa.select(tables.tasks.c.uid)
+    .where(tables.tasks.c.id == tables.runs.c.task_id)
+    .scalar_subquery()
+    .label("task_uid"),
+)
 
 
-def by_score(*columns: sa.Column[Any]) -> sa.Select[Any]:
-    """The runs that can be ranked, highest score first; all their columns, or only some."""
-    score = tables.runs.c.score
+def ranked(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """The runs that can be ranked; all their columns, or only some."""
     query = sa.select(*columns) if columns else sa.select(tables.runs)
-    return query.where(score.is_not(None)).order_by(score.desc(), *newest_first())
+    return query.where(tables.runs.c.score.is_not(None))
 
 
-def of_task(uid: str) -> sa.ColumnElement[bool]:
-    """Whether a run is of exactly this task."""
-    key = sa.select(tables.tasks.c.id).where(tables.tasks.c.uid == uid).scalar_subquery()
-    return tables.runs.c.task_id == key
+def highest_first() -> tuple[sa.UnaryExpression[Any], ...]:
+    """The order of runs by score; those of one score, newest first."""
+    return tables.runs.c.score.desc(), *newest_first()
 
 
-def trusted(sources: Sequence[str] | None) -> sa.ColumnElement[bool]:
-    """Whether a run is from one of these sources; all are, where nobody says."""
-    return sa.true() if sources is None else tables.runs.c.source.in_(sources)
+def parts_of(
+    tasks: Sequence[int], sources: Sequence[str] | None = None
+) -> list[sa.ColumnElement[bool]]:
+    """Conditions for `first`: runs of these tasks, and of these sources where they are given."""
+    c = tables.runs.c
+    if sources is None:
+        return [c.task_id == task for task in tasks]
+    return [sa.and_(c.task_id == task, c.source == name) for task in tasks for name in sources]
 
 
 def with_curves(query: sa.Select[Any]) -> sa.Select[Any]:
@@ -128,12 +195,14 @@ def with_curves(query: sa.Select[Any]) -> sa.Select[Any]:
     return query.add_columns(tables.curves.c.points).join(tables.curves, joined, isouter=True)
 
 
-def per_task() -> sa.Select[Any]:
-    """How many runs each task has, and its best Top-1 among those that can be ranked."""
+def per_task(uids: Sequence[str] | None = None) -> sa.Select[Any]:
+    """How many runs tasks have, and the best Top-1 among those that can be ranked."""
     c = tables.runs.c
     top1 = sa.func.max(sa.case((c.score.is_not(None), c.top1)))
     number = sa.func.count().label("runs")
-    return sa.select(c.task_id, number, top1.label("top1")).group_by(c.task_id)
+    task = tables.tasks.c
+    query = sa.select(task.uid, number, top1.label("top1")).join(tables.tasks)
+    return (query if uids is None else query.where(task.uid.in_(uids))).group_by(task.uid)
 
 
 def counts(connection: sa.Connection, *columns: sa.Column[Any]) -> list[tuple[Any, ...]]:

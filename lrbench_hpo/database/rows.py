@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from lrbench_hpo.database import curves, tables
-from lrbench_hpo.database.dialects import insert_new
+from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
+from lrbench_hpo.database.failures import left_out, vanished
 from lrbench_hpo.database.origins import Origin, origin_id
 from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.policies import LRPolicy
@@ -23,38 +22,39 @@ _JSON = ("metrics", "cost", "environment", "notes")
 _COPIED = ("top1", "top5", "top1_std", "iterations_to_best", "loss_difference")
 _PLAIN = ("max_iterations", "seed", "split", "status", "source", "created_at")
 _TASK_FIELDS = tuple(Task("any", "any").to_dict())
-_AT_ONCE = 500  # a statement holds a limited number of values
 
 
-def insert_runs(
-    connection: sa.Connection, runs: Iterable[Run], origin: Origin | None = None
-) -> list[str]:
-    """Insert the runs that are not there yet, with their tasks, curves and origin.
+def insert_runs(connection: sa.Connection, runs: Iterable[tuple[Run, Origin | None]]) -> list[str]:
+    """Insert the runs that are not there yet, with their tasks, curves and origins.
 
     Args:
         connection: in a transaction that writes.
-        runs: whatever is to be there afterwards.
-        origin: where they come from.
+        runs: whatever is to be there afterwards, and where it comes from.
 
     Returns:
         The uids of those that were new.
     """
-    by_uid = {run.uid: run for run in runs}
+    by_uid = {run.uid: (run, origin) for run, origin in runs}
     if not by_uid:
         return []
-    tasks = {run.task.uid: run.task for run in by_uid.values()}
-    known = _known_keys(connection, list(tasks), None if origin is None else origin.uid)
+    tasks = {run.task.uid: run.task for run, _ in by_uid.values()}
+    origins = {origin.uid: origin for _, origin in by_uid.values() if origin is not None}
+    known = _known_keys(connection, list(tasks), list(origins))
     task_ids = known[_TASK] | _insert_tasks(connection, tasks, known[_TASK])
-    from_here = known[_ORIGIN].get(origin.uid) if origin is not None else None
-    if origin is not None and from_here is None and not _all_there(connection, list(by_uid)):
-        from_here = origin_id(connection, origin)
-    values = [_run_row(run, task_ids[run.task.uid], from_here) for run in by_uid.values()]
+    origin_ids = known[_ORIGIN]
+    missing = origins.keys() - known[_ORIGIN].keys()
+    if missing and not _all_there(connection, list(by_uid)):
+        origin_ids |= {uid: origin_id(connection, origins[uid]) for uid in sorted(missing)}
+    values = [
+        _run_row(run, task_ids[run.task.uid], origin_ids.get(origin.uid) if origin else None)
+        for run, origin in by_uid.values()
+    ]
     returned = insert_new(connection, tables.runs).returning(tables.runs.c.id, tables.runs.c.uid)
     new = connection.execute(returned, values).all()
     points = [
-        {"run_id": key, "points": curves.packed(by_uid[uid].curve)}
+        {"run_id": key, "points": curves.packed(by_uid[uid][0].curve)}
         for key, uid in new
-        if by_uid[uid].curve
+        if by_uid[uid][0].curve
     ]
     if points:
         connection.execute(sa.insert(tables.curves), points)
@@ -67,18 +67,22 @@ _KEYS = sa.union_all(
     sa.select(sa.literal(_TASK).label("kind"), _t.uid, _t.id).where(
         _t.uid.in_(sa.bindparam("tasks", expanding=True))
     ),
-    sa.select(sa.literal(_ORIGIN), _o.uid, _o.id).where(_o.uid == sa.bindparam("origin")),
+    sa.select(sa.literal(_ORIGIN), _o.uid, _o.id).where(
+        _o.uid.in_(sa.bindparam("origins", expanding=True))
+    ),
 )
 
 
 def _known_keys(
-    connection: sa.Connection, tasks: Sequence[str], origin: str | None = None
+    connection: sa.Connection, tasks: Sequence[str], origins: Sequence[str] = ()
 ) -> dict[str, dict[str, int]]:
-    """The keys of tasks and an origin by their uids, in one question: a server is far away."""
+    """The keys of tasks and origins by their uids, in one question: a server is far away."""
     found: dict[str, dict[str, int]] = {_TASK: {}, _ORIGIN: {}}
-    for start in range(0, len(tasks), _AT_ONCE):
-        asked = {"tasks": tasks[start : start + _AT_ONCE], "origin": origin}
-        for kind, uid, key in connection.execute(_KEYS, asked):
+    for start in range(0, max(len(tasks), len(origins)), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        for kind, uid, key in connection.execute(
+            _KEYS, {"tasks": tasks[part], "origins": origins[part]}
+        ):
             found[kind][uid] = key
     return found
 
@@ -86,8 +90,8 @@ def _known_keys(
 def _all_there(connection: sa.Connection, uids: Sequence[str]) -> bool:
     """Whether nothing would be new: then nothing needs an origin."""
     there, number = 0, sa.select(sa.func.count()).select_from(tables.runs)
-    for start in range(0, len(uids), _AT_ONCE):
-        some = tables.runs.c.uid.in_(uids[start : start + _AT_ONCE])
+    for start in range(0, len(uids), AT_ONCE):
+        some = tables.runs.c.uid.in_(uids[start : start + AT_ONCE])
         there += connection.scalar(number.where(some)) or 0
     return there == len(uids)
 
@@ -95,18 +99,22 @@ def _all_there(connection: sa.Connection, uids: Sequence[str]) -> bool:
 def _insert_tasks(
     connection: sa.Connection, tasks: Mapping[str, Task], known: Mapping[str, int]
 ) -> dict[str, int]:
-    missing = [_task_row(tasks[uid]) for uid in sorted(tasks.keys() - known.keys())]
-    if not missing:
-        return {}
-    connection.execute(insert_new(connection, tables.tasks), missing)
-    return _known_keys(connection, [row["uid"] for row in missing])[_TASK]
+    made: dict[str, int] = {}
+    for _ in range(TRIES):
+        uids = sorted(tasks.keys() - known.keys() - made.keys())
+        if not uids:
+            return made
+        rows = [_task_row(tasks[uid]) for uid in uids]
+        connection.execute(insert_new(connection, tables.tasks), rows)
+        made |= _known_keys(connection, uids)[_TASK]
+    raise vanished("a task")
 
 
 def tasks_by_id(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Task]:
     """The tasks of some rows, by their keys; one that breaks a rule is left out, and told."""
     table, known = tables.tasks, {}
-    for start in range(0, len(ids), _AT_ONCE):
-        query = sa.select(table).where(table.c.id.in_(ids[start : start + _AT_ONCE]))
+    for start in range(0, len(ids), AT_ONCE):
+        query = sa.select(table).where(table.c.id.in_(ids[start : start + AT_ONCE]))
         for row in connection.execute(query).mappings():
             with left_out():
                 known[row["id"]] = task_of(row)
@@ -135,13 +143,13 @@ def readable(
     return runs
 
 
-@contextmanager
-def left_out() -> Iterator[None]:
-    """Pass over a row that breaks a rule, with a warning: one must not take all others with it."""
-    try:
-        yield
-    except DatabaseError as error:
-        warnings.warn(f"{error}; it is left out", stacklevel=4)
+def runs_of(found: Iterable[sa.RowMapping], tasks: Mapping[str, Task]) -> list[Run]:
+    """Runs of rows that say their task's uid; those that break a rule are left out, and told."""
+    runs = []
+    for row in found:
+        with left_out():
+            runs.append(run_of(row, tasks[row["task_uid"]]))
+    return runs
 
 
 def _json(value: object) -> str:

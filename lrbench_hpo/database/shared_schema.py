@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lrbench_hpo.database import curves, tables
+from lrbench_hpo.database import curves, rows, tables
 from lrbench_hpo.database.dialects import schema_name
 from lrbench_hpo.database.failures import shown
 from lrbench_hpo.errors import DatabaseError, LRBenchError
@@ -26,6 +26,7 @@ def apply(connection: sa.Connection) -> None:
     tables.origins.create(connection)
     _add_columns(connection)
     connection.execute(sa.update(tables.runs).values(score=_score()).where(*_ranked()))
+    _rename_runs(connection)
     _replace_indexes(connection)
     _pack_curves(connection)
 
@@ -60,6 +61,26 @@ def _score() -> sa.ColumnElement[Any]:
 def _ranked() -> tuple[sa.ColumnElement[bool], ...]:
     c = tables.runs.c
     return c.status == "complete", c.top1.is_not(None), c.split != "train"
+
+
+def _rename_runs(connection: sa.Connection) -> None:
+    """Give runs the uids of today, which do not depend on their source."""
+    table, last = tables.runs, -1
+    taken = set(connection.scalars(sa.select(table.c.uid)))
+    change = sa.update(table).where(table.c.id == sa.bindparam("key"))
+    while True:
+        some = sa.select(table).where(table.c.id > last).order_by(table.c.id).limit(_AT_ONCE)
+        found = connection.execute(some).mappings().all()
+        if not found:
+            return
+        last = found[-1]["id"]
+        renamed = []
+        for row, run in rows.readable(connection, found):
+            if run.uid not in taken:  # else it is there under two sources: both stay
+                taken.add(run.uid)
+                renamed.append({"key": row["id"], "uid": run.uid})
+        if renamed:
+            connection.execute(change, renamed)
 
 
 def _replace_indexes(connection: sa.Connection) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,8 +17,9 @@ from typing import Any, Self, TypeVar, Unpack
 import sqlalchemy as sa
 
 from lrbench_hpo import checks
-from lrbench_hpo.database import paper, queries, rows, tables
+from lrbench_hpo.database import paper, queries, reading, rows, tables
 from lrbench_hpo.database.contents import DatabaseStats, forget_runs, statistics
+from lrbench_hpo.database.dialects import identity
 from lrbench_hpo.database.engine import open_engine, writing
 from lrbench_hpo.database.failures import one_line, shown
 from lrbench_hpo.database.location import database_url, in_memory, with_password, without_password
@@ -110,21 +112,29 @@ class Database:
             RecordError: for something that is no `Run`, or says falsely that it is published.
             DatabaseError: when nothing of it could be stored, and why.
         """
-        for run in runs:
+        origin = origin or Origin.here()
+        return self.add_from([(run, origin) for run in runs])
+
+    def add_from(self, runs: Sequence[tuple[Run, Origin | None]]) -> int:
+        """`add` for runs that come from different places, each with its origin."""
+        for run, _ in runs:
             if not isinstance(run, Run):
                 checks.refuse("run", run, "expected a Run: Run.from_dict makes one of a dict")
             paper.refuse_false_claim(run.source, run.uid)
         if not runs:
             return 0
-        origin = origin or Origin.here()
         new: set[str] = set()
 
         def insert(connection: sa.Connection) -> None:
             # A connection that was lost at the commit leaves what is there, or not: counted once.
-            new.update(rows.insert_runs(connection, runs, origin))
+            new.update(rows.insert_runs(connection, runs))
 
         self._do(insert, write=True)
         return len(new)
+
+    def identity(self) -> str:
+        """What tells this database from all others, however its URL is written."""
+        return self._do(identity)
 
     def check_writable(self) -> None:
         """Find out before a long training whether its result could be stored.
@@ -156,6 +166,7 @@ class Database:
         policy: LRPolicy | None = None,
         max_iterations: int | None = None,
         seed: int | None = None,
+        imported: bool | None = None,
         curves: bool = False,
     ) -> list[Run]:
         """The runs that fit all that is given, newest first.
@@ -172,6 +183,7 @@ class Database:
             policy: the LR policy, by its fingerprint.
             max_iterations: the budget, in iterations.
             seed: the random seed.
+            imported: whether it came from a file or another database.
             curves: whether to read learning curves too.
 
         Raises:
@@ -182,20 +194,20 @@ class Database:
         filters = Filters(
             **{"dataset": dataset, "model": model, "function": function, "source": source},
             **{"since": since, "until": until, "status": status, "policy": policy},
-            **{"max_iterations": max_iterations, "seed": seed},
+            **{"max_iterations": max_iterations, "seed": seed, "imported": imported},
         )
-        query = queries.matching(sa.select(tables.runs), filters).order_by(*queries.newest_first())
-        if limit is not None:
-            query = query.limit(checks.whole("limit", limit))
-        return self._do(partial(_read, query=queries.with_curves(query) if curves else query))
+        query = queries.matching(sa.select(tables.runs), filters)
+        query = queries.with_curves(query) if curves else query
+        most = None if limit is None else checks.whole("limit", limit)
+        order, tasks = queries.newest_first(), queries.tasks_named(filters)
+        return self._do(lambda c: reading.first_runs(c, query, order, most, tasks))
 
     def stored(
         self, *, curves: bool = True, **filters: Unpack[Filters]
     ) -> Iterator[tuple[Run, Origin | None]]:
         """The runs that fit all that is given, in the order they were stored, with their origins.
 
-        They are read page by page, so that a database larger than the memory can be gone through;
-        what is stored meanwhile may come too.
+        They are read page by page, so that a database larger than the memory can be gone through.
 
         Args:
             curves: whether to read learning curves too.
@@ -204,18 +216,15 @@ class Database:
         Raises:
             LRBenchError: as `find`.
         """
-        page = queries.matching(sa.select(tables.runs), filters).order_by(tables.runs.c.id)
-        page = (queries.with_curves(page) if curves else page).limit(_PAGE)
-        last, known = 0, self._do(origins_by_id)
-        while True:
-            found = self._do(partial(_rows, query=page.where(tables.runs.c.id > last)))
-            if not found:
-                return
-            last = found[-1]["id"]
-            if any(row["origin_id"] is not None and row["origin_id"] not in known for row in found):
-                known = self._do(origins_by_id)  # of what was stored meanwhile
-            for row, run in self._do(partial(rows.readable, found=found)):
-                yield run, known.get(row["origin_id"])
+        key = tables.runs.c.id
+        wanted = queries.matching(sa.select(key), filters).order_by(key)
+        ids = self._do(lambda connection: array("q", connection.scalars(wanted)))
+        page = sa.select(tables.runs).order_by(key)
+        page = queries.with_curves(page) if curves else page
+
+        for start in range(0, len(ids), _PAGE):
+            some = page.where(key.in_(ids[start : start + _PAGE].tolist()))
+            yield from self._do(partial(reading.with_origins, query=some))
 
     def lookup(self, prefix: str, limit: int = 10) -> list[tuple[Run, Origin | None]]:
         """The runs whose uid begins so, with their curves and origins.
@@ -224,14 +233,8 @@ class Database:
             RecordError: for something that no uid begins with.
         """
         query = queries.with_curves(sa.select(tables.runs).where(queries.begins(prefix)))
-        query = query.order_by(tables.runs.c.uid)
-
-        def read(connection: sa.Connection) -> list[tuple[Run, Origin | None]]:
-            found = _rows(connection, query.limit(checks.whole("limit", limit)))
-            known = origins_by_id(connection)
-            return [(r, known.get(row["origin_id"])) for row, r in rows.readable(connection, found)]
-
-        return self._do(read)
+        query = query.order_by(tables.runs.c.uid).limit(checks.whole("limit", limit))
+        return self._do(partial(reading.with_origins, query=query))
 
     def best(self, dataset: str, model: str, n: int = 5) -> list[Run]:
         """The complete runs with the highest score, best first, without their curves.
@@ -243,60 +246,48 @@ class Database:
             RecordError: for an `n` below one.
             DatabaseError: when the database cannot be read.
         """
-        query = queries.matching(queries.by_score(), {"dataset": dataset, "model": model})
-        return self._do(partial(_read, query=query.limit(checks.whole("n", n))))
+        asked: Filters = {"dataset": dataset, "model": model}
+        query = queries.matching(queries.ranked(), asked)
+        order, tasks = queries.highest_first(), queries.tasks_named(asked)
+        most = checks.whole("n", n)
+        return self._do(lambda c: reading.first_runs(c, query, order, most, tasks))
 
     def evidence(
-        self, task: Task, limit: int, trusted_sources: Sequence[str] | None = None
+        self, tasks: Task | Sequence[Task], limit: int, trusted_sources: Sequence[str] | None = None
     ) -> list[Run]:
-        """What is known of exactly this task: its best runs, then its newest others.
+        """What is known of a task, or of some that are one: the best runs, then the newest others.
 
         Half of them are the best complete runs, best first; the other half are the newest of
         the rest, whatever became of them. Without curves, cost and environment.
 
         Args:
-            task: one of `tasks`.
+            tasks: one or more of `tasks`, equal but for their reference LR.
             limit: how many at most.
             trusted_sources: the sources that count; all when None.
         """
-        checks.whole("limit", limit)
-        counts = (queries.of_task(task.uid), queries.trusted(trusted_sources))
-        best = queries.by_score(*queries.EVIDENCE).where(*counts).limit((limit + 1) // 2)
-
-        def read(connection: sa.Connection) -> list[sa.RowMapping]:
-            found = _rows(connection, best)
-            others = (
-                sa.select(*queries.EVIDENCE)
-                .where(*counts, tables.runs.c.id.not_in([row["id"] for row in found]))
-                .order_by(*queries.newest_first())
-                .limit(limit - len(found))
-            )
-            return [*found, *_rows(connection, others)]
-
-        runs = []
-        for row in self._do(read):
-            with rows.left_out():
-                runs.append(rows.run_of(row, task))
-        return runs
+        tasks = [tasks] if isinstance(tasks, Task) else tasks
+        work = partial(reading.evidence, tasks=tasks, limit=limit, sources=trusted_sources)
+        return self._do(work)
 
     def tasks(self) -> list[Task]:
         """All tasks that have runs, oldest first."""
         query = sa.select(tables.tasks).order_by(tables.tasks.c.id)
-        return rows.tasks_in(self._do(partial(_rows, query=query)))
+        return rows.tasks_in(self._do(partial(reading.rows_of, query=query)))
 
-    def task_counts(self) -> list[tuple[Task, int, float | None]]:
-        """All tasks that have runs, oldest first, with their number of runs and best Top-1."""
-
-        def read(connection: sa.Connection) -> list[tuple[Task, int, float | None]]:
-            counted = {row.task_id: row for row in connection.execute(queries.per_task())}
-            known = rows.tasks_by_id(connection, sorted(counted))
-            return [(known[key], counted[key].runs, counted[key].top1) for key in sorted(known)]
-
-        return self._do(read)
+    def task_counts(
+        self, tasks: Sequence[Task] | None = None
+    ) -> list[tuple[Task, int, float | None]]:
+        """How many runs tasks have, or all of them, and their best Top-1."""
+        known = {task.uid: task for task in (self.tasks() if tasks is None else tasks)}
+        query = queries.per_task(None if tasks is None else list(known))
+        found = self._do(lambda connection: connection.execute(query).all())
+        counted = {row.uid: row for row in found}
+        return [(known[u], counted[u].runs, counted[u].top1) for u in known if u in counted]
 
     def has_source(self, source: str) -> bool:
         """Whether any run is from this source."""
-        there = sa.select(tables.runs.c.id).where(tables.runs.c.source == source).limit(1)
+        named = tables.runs.c.source == checks.text("source", source)
+        there = sa.select(tables.runs.c.id).where(named).limit(1)
         return self._do(lambda connection: connection.scalar(there)) is not None
 
     def origins(self) -> list[tuple[Origin, int]]:
@@ -306,9 +297,9 @@ class Database:
         """
 
         def read(connection: sa.Connection) -> list[tuple[Origin, int]]:
-            known = origins_by_id(connection)
             found = queries.counts(connection, tables.runs.c.origin_id)
-            return [(known[key], number) for key, number in found if key is not None]
+            known = origins_by_id(connection, [key for key, _ in found])
+            return [(known[key], number) for key, number in found if key in known]
 
         return self._do(read)
 
@@ -332,8 +323,13 @@ class Database:
         if (source is None) == (file is None):
             checks.refuse("forget", source, "expected either a source or a file")
         checks.text("source" if file is None else "file", source if file is None else file)
-        work = partial(forget_runs, source=source, file=file, dry_run=dry_run)
-        return self._do(work, write=not dry_run)
+        removed = [0]  # in each try: the last finds none left if only its answer was lost
+
+        def forget(connection: sa.Connection) -> None:
+            removed.append(forget_runs(connection, source, file, dry_run=dry_run))
+
+        self._do(forget, write=not dry_run)
+        return max(removed)
 
     def stats(self) -> DatabaseStats:
         """How much there is, of what, and where."""
@@ -385,11 +381,3 @@ def opened(database: Database | str | Path | None) -> Iterator[Database]:
         return
     with connect(database) as db:
         yield db
-
-
-def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
-    return connection.execute(query).mappings().all()
-
-
-def _read(connection: sa.Connection, query: sa.Select[Any]) -> list[Run]:
-    return [run for _, run in rows.readable(connection, _rows(connection, query))]

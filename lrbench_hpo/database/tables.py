@@ -57,6 +57,7 @@ origins = sa.Table(
     sa.Column("file", sa.Text),  # that the rows were imported from
     sa.Column("checksum", sa.Text),  # of that file: SHA-256, hex
     sa.Column("before_id", sa.ForeignKey("lrbench_origins.id")),  # what the file itself said
+    sa.Index("lrbench_origins_by_before", "before_id"),
 )
 
 runs = sa.Table(
@@ -96,6 +97,15 @@ INDEXES = (
         postgresql_where=_ranked,
     ),
     sa.Index("lrbench_runs_by_task_time", runs.c.task_id, runs.c.created_at, runs.c.id),
+    sa.Index(
+        "lrbench_runs_by_source_score",
+        *(runs.c.task_id, runs.c.source, runs.c.score, runs.c.created_at, runs.c.id),
+        sqlite_where=_ranked,
+        postgresql_where=_ranked,
+    ),
+    sa.Index(
+        "lrbench_runs_by_source_time", runs.c.task_id, runs.c.source, runs.c.created_at, runs.c.id
+    ),
     sa.Index("lrbench_runs_by_time", runs.c.created_at, runs.c.id),
     sa.Index("lrbench_runs_by_policy", runs.c.fingerprint),
     sa.Index("lrbench_runs_by_source", runs.c.source, runs.c.status),

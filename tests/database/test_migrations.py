@@ -193,6 +193,7 @@ def test_a_sqlite_file_is_copied_before_it_is_changed(tmp_path, make_schema_1) -
     connect(url).close()
     [copy] = set(tmp_path.iterdir()) - {tmp_path / "lr.db"}
     assert copy.name == "lr.db.schema-1.bak"
+    assert copy.stat().st_mode == (tmp_path / "lr.db").stat().st_mode
     assert contents(f"sqlite:///{copy}") == before
     connect(url).close()
     assert len(list(tmp_path.iterdir())) == 2
@@ -200,25 +201,29 @@ def test_a_sqlite_file_is_copied_before_it_is_changed(tmp_path, make_schema_1) -
         assert db.stats().runs == 65
 
 
-@pytest.mark.parametrize("trouble", ["folder in the way", "no room"])
-def test_without_room_for_a_copy_nothing_changes(
-    tmp_path, make_schema_1, monkeypatch, trouble: str
-) -> None:
+def test_an_earlier_copy_is_kept(tmp_path, make_schema_1) -> None:
+    url = f"sqlite:///{tmp_path}/lr.db"
+    make_schema_1(url)
+    before = contents(url)
+    (tmp_path / "lr.db.schema-1.bak").write_text("precious")
+    connect(url).close()
+    assert (tmp_path / "lr.db.schema-1.bak").read_text() == "precious"
+    assert contents(f"sqlite:///{tmp_path}/lr.db.schema-1.bak.2") == before
+
+
+def test_without_room_for_a_copy_nothing_changes(tmp_path, make_schema_1, monkeypatch) -> None:
     url = f"sqlite:///{tmp_path}/lr.db"
     make_schema_1(url)
     data = file_of(url).read_bytes()
-    if trouble == "no room":
-        genuine = sqlite3.connect
+    genuine = sqlite3.connect
 
-        def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            connection = genuine(*arguments, **options)
-            if "part" in str(arguments[0]):
-                connection.execute("PRAGMA max_page_count = 2")
-            return connection
+    def small(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = genuine(*arguments, **options)
+        if "part" in str(arguments[0]):
+            connection.execute("PRAGMA max_page_count = 2")
+        return connection
 
-        monkeypatch.setattr("lrbench_hpo.database.backup.sqlite3.connect", small)
-    else:
-        (tmp_path / "lr.db.schema-1.bak" / "x").mkdir(parents=True)
+    monkeypatch.setattr("lrbench_hpo.database.backup.sqlite3.connect", small)
     with pytest.raises(DatabaseError) as caught:
         connect(url)
     assert "\n" not in str(caught.value)
@@ -226,9 +231,8 @@ def test_without_room_for_a_copy_nothing_changes(
     assert file_of(url).read_bytes() == data
     assert not list(tmp_path.glob("*.part"))
     monkeypatch.undo()
-    if trouble == "no room":
-        with connect(url) as db:
-            assert db.stats().runs == 65
+    with connect(url) as db:
+        assert db.stats().runs == 65
 
 
 def test_a_disk_that_gets_full_while_migrating_changes_nothing(tmp_path, make_schema_1) -> None:

@@ -154,12 +154,12 @@ def test_a_deadlock_is_done_again(db: Database, make_run, postgres_database, sql
     engine = open_engine(url_of(postgres_database))
     with ThreadPoolExecutor(1) as thread, engine.begin() as other:
         other.exec_driver_sql("SET LOCAL deadlock_timeout = '60s'")  # the victim is not this one
-        insert_runs(other, [second])
+        insert_runs(other, [(second, None)])
         added = thread.submit(db.add, first, second)
         waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while sql(postgres_database, waits) == [(0,)]:
             time.sleep(0.01)
-        insert_runs(other, [first])
+        insert_runs(other, [(first, None)])
         other.commit()
         assert added.result(30) == 0
     engine.dispose()
