@@ -19,7 +19,7 @@ from lrbench_hpo.records import CurvePoint, Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
 from lrbench_hpo.tasks import Recipe, recipe_for
-from lrbench_hpo.waiting import RunStore
+from lrbench_hpo.waiting import RunStore, impatient
 
 if TYPE_CHECKING:
     from lrbench_hpo.training import Trainer
@@ -70,8 +70,14 @@ class Objective:
         self._device, self._amp = device, amp
         self._data = training.load_data(dataset, data, download=download, seed=seed)
         self._own_database = not isinstance(database, Database)
-        self.database = database if isinstance(database, Database) else connect(database)
-        self.database.check_writable()
+        if isinstance(database, Database):
+            self.database = database
+            database.check_writable()
+        else:
+            with connect(database) as patient:
+                patient.check_writable()
+            # From now on there is training to do: a result that has to wait costs nothing.
+            self.database = connect(impatient(database))
         self.store = RunStore(self.database)
         self._turn = threading.Lock()
         self._trainer: tuple[Recipe, Trainer] | None = None
@@ -241,8 +247,10 @@ class Objective:
         if not repeatable(self.dataset, self.model, SOURCES):
             return None
         task, here = trainer.task, environment(trainer.device, amp=self._amp)
+        if self.store.waiting:
+            return None  # the database is away
         try:
-            stored = self.database.find(task.dataset, task.model, policy=policy)
+            stored = self.database.find(task.dataset, task.model, policy=policy, imported=False)
         except DatabaseError:
             return None  # away for now: the run is trained, and waits until it can be stored
         return next(iter(same_training(stored, task, budget, self.seed, here)), None)

@@ -218,6 +218,7 @@ def stored_trainings(
             *(task.dataset, task.model),
             source=own_source(),
             status="complete",
+            imported=False,
             max_iterations=max_iterations,
             seed=seed,
         )

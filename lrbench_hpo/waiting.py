@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import json
 import os
 import threading
 import time
-import uuid
 import warnings
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import sqlalchemy as sa
-from platformdirs import user_data_path
 
 from lrbench_hpo import checks
 from lrbench_hpo.database import Database, connect
@@ -24,11 +20,11 @@ from lrbench_hpo.database.location import (
     database_url,
     in_memory,
     make_room,
-    place,
     sqlite_file,
 )
 from lrbench_hpo.database.paper import refuse_false_claim
-from lrbench_hpo.errors import DatabaseError, LRBenchError
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.journal import Journal
 from lrbench_hpo.records import Run
 
 # Seconds: what a call may wait for a busy database, and the pause after one that failed. Whoever
@@ -52,7 +48,7 @@ def waiting_files(
     if in_memory(url):
         return []
     found = []
-    for path in _Files(folder, url).all():
+    for path in Journal(folder, url).all():
         with contextlib.suppress(OSError), path.open("rb") as file:
             if lines := sum(line.endswith(b"\n") for line in file):
                 found.append((path, lines))
@@ -88,16 +84,18 @@ class RunStore:
         folder: str | Path | None = None,
         already: Callable[[Database, Run], bool] | None = None,
     ) -> None:
-        self._own = not isinstance(database, Database)
-        self._url = database.url if isinstance(database, Database) else _impatient(database)
         self._database = database if isinstance(database, Database) else None
+        self._own = self._database is None
+        given = database.url if isinstance(database, Database) else impatient(database)
+        self._url = sa.make_url(given)
         self._already = already or (lambda *_: False)
         self._turn = threading.RLock()
         self._waiting: dict[str, Run] = {}
         self._unwritten: list[Run] = []
         self._next_try = 0.0
         self._told: set[str] = set()
-        self._files = None if in_memory(self._url) else _Files(folder, self._url)
+        self._files = None if in_memory(self._url) else Journal(folder, self._url)
+        _stores.add(self)
         self.flush(force=True)
 
     def __enter__(self) -> Self:
@@ -206,177 +204,53 @@ class RunStore:
             self._files.discard()
         return None
 
+    def _begin_anew(self) -> None:
+        """In a forked process: what waits is the parent's, and so are its files."""
+        self._turn = threading.RLock()
+        self._waiting, self._unwritten = {}, []
+        if self._files is not None:
+            self._files.release()
+            self._files.path = None
+
     def _forget_database(self) -> None:
         if self._database is not None:
             self._database.close()
         self._database = None
 
 
-class _Files:
-    """The files in which runs wait for one database; those held here are locked against others.
+_stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
 
-    Each process writes to a file of its own. The lock ends with the process, however that ends,
-    and only then another one may take the file over. Writing to it is appending, and removing it
-    comes after storing, so at worst a run is stored a second time, which leaves one row.
+
+def _after_fork() -> None:
+    for store in _stores:
+        store._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def impatient(database: str | Path | None) -> str:
+    """The URL of a database, with a short wait for others unless it names one itself.
+
+    Args:
+        database: a URL or file; ``LRBENCH_DATABASE_URL`` or the user's own when None.
+
+    Returns:
+        A URL with the password, if there is one: not to be shown.
+
+    Raises:
+        DatabaseError: for something that names no database.
+
+    >>> impatient("postgresql://host/lr")
+    'postgresql+psycopg2://host/lr?connect_timeout=3'
     """
-
-    def __init__(self, folder: str | Path | None, url: sa.URL) -> None:
-        self.folder = Path(folder) if folder is not None else user_data_path("lrbench_hpo")
-        self.path: Path | None = None
-        self._stem = f"waiting-{_name_of(url)}"
-        self._held: list[tuple[Path, io.FileIO]] = []
-        self._unreadable: set[Path] = set()
-
-    def append(self, runs: Iterable[Run]) -> None:
-        """Write runs to the end of the file, and to the disk."""
-        if not self._held:
-            self._hold(self.folder / f"{self._stem}-{uuid.uuid4().hex[:12]}.jsonl")
-        _, file = self._held[0]
-        end = file.seek(0, io.SEEK_END)
-        try:
-            rest = memoryview(b"".join(map(_line, runs)))
-            while rest:
-                rest = rest[file.write(rest) or 0 :]
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(end)
-            raise
-
-    def all(self) -> list[Path]:
-        """All files for this database, whoever holds them, oldest first."""
-        found = []
-        for path in self.folder.glob(f"{self._stem}-*.jsonl"):
-            with contextlib.suppress(OSError):
-                found.append((path.stat().st_mtime_ns, path))
-        return [path for _, path in sorted(found)]
-
-    def adopted(self) -> list[Run]:
-        """The runs in files that nobody holds any more; they are held here from now on."""
-        held = {path for path, _ in self._held}
-        runs: list[Run] = []
-        for path in self.all():
-            with contextlib.suppress(OSError):
-                if path not in held and path.stat().st_size:
-                    runs += self._taken_over(path)
-        return runs
-
-    def _taken_over(self, path: Path) -> list[Run]:
-        # Not "a+", which would make the file anew where another process has just removed it.
-        file = path.open("rb+", buffering=0)
-        if not _locked(file) or not _same_file(file, path):
-            file.close()
-            return []
-        self._held.append((path, file))
-        self.path = self._held[0][0]
-        file.seek(0)
-        *lines, torn = file.read().split(b"\n")
-        if torn:
-            file.truncate(sum(len(line) + 1 for line in lines))
-            warnings.warn(f"{path}: dropped a last line that was not finished", stacklevel=6)
-        runs = []
-        for number, line in enumerate(lines, 1):
-            try:
-                runs.append(_run(line))
-            except (LRBenchError, ValueError, LookupError, TypeError, RecursionError) as error:
-                self._unreadable.add(path)
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                warnings.warn(f"{path}: line {number} is left out: {reason}", stacklevel=6)
-        return runs
-
-    def discard(self) -> None:
-        """All is stored: remove the files, but for one with lines that could not be read."""
-        held, self._held, self.path = self._held, [], None
-        for path, file in held:
-            with contextlib.suppress(OSError):
-                if path in self._unreadable:
-                    path.rename(path.with_suffix(".unreadable"))
-                else:
-                    path.unlink()
-            file.close()
-
-    def release(self) -> None:
-        """Let others have the files."""
-        held, self._held = self._held, []
-        for _, file in held:
-            file.close()
-
-    def _hold(self, path: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+", buffering=0)
-        if not _locked(file):  # somebody looks at it just now, and leaves a file that is empty
-            time.sleep(0.05)
-            _locked(file)
-        self._held.append((path, file))
-        self.path = path
-        _to_disk(self.folder)
-
-
-def _to_disk(folder: Path) -> None:
-    """Make a folder's list of files last: a file's own fsync does not."""
-    with contextlib.suppress(OSError):  # Windows opens no folders, and needs none of this
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def _same_file(file: io.FileIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name, not one that was removed meanwhile."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
-
-
-def _locked(file: io.FileIO) -> bool:
-    """Whether the file belongs to this process from now on, until it is closed."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows, where nobody can remove a file that is open
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks: storing twice leaves one row
-        return True
-    return True
-
-
-def _line(run: Run) -> bytes:
-    fields = run.to_dict()
-    entry = {"checksum": checks.content_hash(fields), "run": fields}
-    return json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-def _run(line: bytes) -> Run:
-    entry = json.loads(line)
-    if checks.content_hash(entry["run"]) != entry["checksum"]:
-        raise ValueError("its checksum is wrong")
-    return Run.from_dict(entry["run"])
-
-
-def _impatient(database: str | Path | None) -> sa.URL:
-    """The URL of a database, with a short wait for others unless it names one itself."""
     url = database_url(database)
-    if in_memory(url):
-        return url
-    if (file := sqlite_file(url)) is None:
-        return _with(url, "connect_timeout", 3)
-    if file.is_dir():
-        make_room(url)  # which refuses it in one line
-    return _with(url, "timeout", _BUSY_SECONDS)
-
-
-def _with(url: sa.URL, name: str, value: object) -> sa.URL:
-    return url if name in url.query else url.update_query_dict({name: str(value)})
-
-
-def _name_of(url: sa.URL) -> str:
-    """A hash of where a database is, the same for all who use it, with password or without."""
-    file = sqlite_file(url)
-    server: list[object] = [url.get_backend_name(), url.username, url.host, url.port, url.database]
-    where = json.dumps([*server, place(url)] if file is None else str(file.absolute()))
-    return hashlib.sha256(where.encode()).hexdigest()[:16]
+    if not in_memory(url):
+        file = sqlite_file(url)
+        if file is not None and file.is_dir():
+            make_room(url)  # which refuses it in one line
+        name, seconds = ("connect_timeout", 3) if file is None else ("timeout", _BUSY_SECONDS)
+        if name not in url.query:
+            url = url.update_query_dict({name: str(seconds)})
+    return url.render_as_string(hide_password=False)

@@ -12,12 +12,14 @@ import time
 import warnings
 
 import pytest
+import sqlalchemy as sa
 
 from lrbench_hpo import LRPolicy, Run, Task, connect
 from lrbench_hpo.database import Database
 from lrbench_hpo.errors import DatabaseError, LRBenchError, RecordError
+from lrbench_hpo.journal import name_of
 from lrbench_hpo.records import CurvePoint
-from lrbench_hpo.waiting import RunStore, _impatient, _name_of, waiting_files
+from lrbench_hpo.waiting import RunStore, impatient, waiting_files
 
 
 def run_of(seed=0):
@@ -345,12 +347,12 @@ def test_bad_input_is_one_line_and_shows_no_password(folder, tmp_path):
 
 def test_a_server_is_waited_for_by_its_name_without_the_password():
     urls = [
-        _impatient(f"postgresql://me{password}@host/lr{query}")
+        sa.make_url(impatient(f"postgresql://me{password}@host/lr{query}"))
         for password, query in [("", ""), (":secret", "?sslpassword=other"), (":new", "")]
     ]
-    assert len({_name_of(url) for url in urls}) == 1
+    assert len({name_of(url) for url in urls}) == 1
     assert {url.query["connect_timeout"] for url in urls} == {"3"}
-    assert _name_of(urls[0]) != _name_of(_impatient("postgresql://you@host/lr"))
+    assert name_of(urls[0]) != name_of(sa.make_url(impatient("postgresql://you@host/lr")))
 
 
 def test_a_missing_driver_is_said_at_once(folder, monkeypatch):
@@ -376,7 +378,7 @@ def test_the_files_that_wait_are_counted_and_left_alone(url, file, folder):
 
 def test_servers_databases_and_schemas_are_told_apart():
     names = {
-        _name_of(_impatient(url))
+        name_of(sa.make_url(impatient(url)))
         for url in (
             "postgresql://ann@host/lr",
             "postgresql://ann@host/lr?schema=vision",
@@ -388,7 +390,7 @@ def test_servers_databases_and_schemas_are_told_apart():
     }
     assert len(names) == 6
     same = ("postgresql://ann@host/lr?sslmode=require", "postgresql://ann:word@host/lr")
-    assert {_name_of(_impatient(url)) for url in same} <= names
+    assert {name_of(sa.make_url(impatient(url))) for url in same} <= names
 
 
 def test_the_published_rows_name_is_refused_before_anything_waits(url, folder):
@@ -396,3 +398,19 @@ def test_the_published_rows_name_is_refused_before_anything_waits(url, folder):
     with pytest.raises(RecordError, match="the published rows' alone"):
         store.add(dataclasses.replace(run_of(), source="lrbench-paper"))
     assert store.waiting == ()
+
+
+def test_a_forked_process_leaves_its_parents_runs_and_files_alone(url, file, folder):
+    with locked(file):
+        store = RunStore(url, folder=folder)
+        store.add(run_of(1))
+        child = os.fork()
+        if child == 0:
+            # As the end of a with block would in a child that a library has forked.
+            os._exit(0 if store.waiting == () and store.close() == () else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert store.file.exists()
+        store.add(run_of(2))
+        assert waiting_files(url, folder=folder) == [(store.file, 2)]
+    assert store.close() == ()
+    assert stored_seeds(file) == [1, 2]
