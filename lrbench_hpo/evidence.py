@@ -153,7 +153,7 @@ def reference_lr(task: Task, known: Sequence[KnownTask], space: SearchSpace) -> 
             elif other.published:
                 how = "published for"
             else:
-                how = "best of your constant LRs on" if other.best_constant else "as before for"
+                how = "best of the constant LRs on" if other.best_constant else "as before for"
             return float(f"{other.reference_lr * ratio:.6g}"), f"{how} {name}{scaled}"
     if space.reference_lr is not None and task.optimizer in ("sgd", "nesterov", None):
         return space.reference_lr, f"from {space.name}"

@@ -22,6 +22,16 @@ from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.records import Run
 
 
+def user_folder() -> Path:
+    """Where runs wait if nobody says otherwise."""
+    return user_data_path("lrbench_hpo")
+
+
+def other_files() -> list[Path]:
+    """All files of runs that wait, for whichever database."""
+    return sorted(path for path in user_folder().glob("waiting-*.jsonl") if path.stat().st_size)
+
+
 class Journal:
     """The files in which runs wait for one database; those held here are locked against others.
 
@@ -31,7 +41,7 @@ class Journal:
     """
 
     def __init__(self, folder: str | Path | None, url: sa.URL) -> None:
-        self.folder = Path(folder) if folder is not None else user_data_path("lrbench_hpo")
+        self.folder = Path(folder) if folder is not None else user_folder()
         self.path: Path | None = None
         self._stem = f"waiting-{name_of(url)}"
         self._held: list[tuple[Path, io.FileIO]] = []

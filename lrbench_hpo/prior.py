@@ -20,7 +20,7 @@ from lrbench_hpo.evidence import KnownTask
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.portfolio import Choice
-from lrbench_hpo.records import Task, own_source
+from lrbench_hpo.records import Run, Task, own_source
 from lrbench_hpo.space import Range, SearchSpace
 from lrbench_hpo.space_files import load_space, space_for
 from lrbench_hpo.tasks import recipe_for, task_for
@@ -49,7 +49,7 @@ class Recommendation:
     Attributes:
         policy: in the task's own scale.
         point: its scale-free coordinates.
-        origin: ``own``, ``published`` or ``default``.
+        origin: ``own``, ``shared`` (somebody else's run), ``published`` or ``default``.
         source: where it comes from, in a few words.
         why: the evidence in one line.
         choice: the runs behind it; None for a default.
@@ -116,7 +116,7 @@ class Prior:
         """One line: what the search starts from."""
         count = {
             origin: sum(r.origin == origin for r in self.portfolio)
-            for origin in ("own", "published", "default")
+            for origin in ("own", "shared", "published", "default")
         }
         if not self.known:
             return (
@@ -124,13 +124,15 @@ class Prior:
                 f"{count['default']} common defaults in the {self.space.name} space"
             )
         parts = [f"{count['own']} of your own results"] if count["own"] else []
+        parts += [f"{count['shared']} results of others"] if count["shared"] else []
         parts += [f"{count['published']} published results"] if count["published"] else []
         parts += [f"{count['default']} common defaults"] if count["default"] else []
         names = dict.fromkeys(
             f"{k.task.dataset}/{k.task.model} ({100 * k.similarity:.0f} % similar)"
             for k in self.known
         )
-        return f"starting from {' and '.join(parts)}; known: {', '.join(list(names)[:3])}"
+        start = " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
+        return f"starting from {start}; known: {', '.join(list(names)[:3])}"
 
     @property
     def own_runs(self) -> int:
@@ -310,17 +312,27 @@ def _refuse_impossible_peaks(space: SearchSpace, eta: float) -> None:
         )
 
 
+def _origin(run: Run) -> str:
+    if run.source == PAPER:
+        return "published"
+    return "own" if run.source == own_source() else "shared"
+
+
 def _recommended(choice: Choice) -> Recommendation:
     candidate = choice.candidate
     run = candidate.run
-    own = run.source != PAPER
+    origin = _origin(run)
     where = f"{run.task.dataset}/{run.task.model}"
     top1 = run.metrics.get("top1")
     result = (
         f"{100 * top1:.2f} % Top-1 after {run.max_iterations:,} iterations" if top1 else "result"
     )
     table = f" (Table {run.notes['table']})" if "table" in run.notes else ""
-    source = f"your own run on {where}" if own else f"published for {where}{table}"
+    source = {
+        "own": f"your own run on {where}",
+        "shared": f"{run.source}'s run on {where}",
+        "published": f"published for {where}{table}",
+    }[origin]
     parts = [f"{source}: {result}", f"{100 * candidate.similarity:.0f} % similar"]
     others = len(choice.evidence) - 1
     if others:
@@ -333,7 +345,7 @@ def _recommended(choice: Choice) -> Recommendation:
     return Recommendation(
         policy=candidate.policy,
         point=candidate.point,
-        origin="own" if own else "published",
+        origin=origin,
         source=source,
         why="; ".join(parts),
         choice=choice,

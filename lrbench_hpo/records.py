@@ -55,8 +55,14 @@ def own_source() -> str:
     """The source of what is measured here: ``LRBENCH_SOURCE``, else ``local``.
 
     A team names its members by it, to tell their runs apart.
+
+    Raises:
+        RecordError: for a name that could not be asked for with others, as ``--trust`` does.
     """
-    return os.environ.get("LRBENCH_SOURCE") or "local"
+    name = os.environ.get("LRBENCH_SOURCE") or "local"
+    if "," in name:
+        checks.refuse("LRBENCH_SOURCE", name, "expected a name without commas")
+    return name
 
 
 def utc_timestamp(value: datetime | str) -> str:

@@ -112,7 +112,7 @@ def test_the_best_of_ones_own_constant_lrs_becomes_the_reference(database):
         database.add(own(LRPolicy("FIX", k0=k0), top1))
     prior = prior_for("digits", "mlp", database=database, max_iterations=300)
     assert prior.scale.reference_lr == 0.1
-    assert "best of your constant LRs" in prior.reference_origin
+    assert "best of the constant LRs" in prior.reference_origin
 
 
 def test_own_results_keep_their_absolute_lrs_whatever_the_reference(database):
@@ -304,3 +304,20 @@ def test_evidence_is_named_by_the_uid_of_the_whole_run(database):
 def test_a_published_space_is_everybodys_own_copy():
     load_space("default").functions["TRI"].clear()
     assert load_space("default").functions["TRI"]
+
+
+def test_others_runs_are_not_called_ones_own(database, monkeypatch):
+    monkeypatch.delenv("LRBENCH_SOURCE", raising=False)
+    from_others(database)
+    database.add(own(LRPolicy("COS", k0=1e-3, k1=0.1, l=300), 0.93))
+    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    by_source = {e.choice.candidate.run.source: e for e in prior.portfolio}
+    assert by_source["local"].origin == "own"
+    assert by_source["local"].source.startswith("your own run on digits/mlp")
+    assert by_source["ann"].origin == "shared"
+    assert by_source["ann"].source == "ann's run on digits/mlp"
+    assert prior.summary.startswith("starting from 1 of your own results, ")
+    assert "results of others" in prior.summary
+    monkeypatch.setenv("LRBENCH_SOURCE", "ann")
+    again = prior_for("digits", "mlp", database=database, max_iterations=300)
+    assert {e.origin for e in again.portfolio if e.choice.candidate.run.source == "ann"} == {"own"}

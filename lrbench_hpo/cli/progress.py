@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +22,27 @@ from lrbench_hpo.policies import LRPolicy
 
 if TYPE_CHECKING:
     import optuna
+
+
+def progress_bar(console: Console, *amount: ProgressColumn, **options: Any) -> Progress:
+    """A bar with the time left; a file or pipe gets none.
+
+    Args:
+        console: where to.
+        amount: the columns that say how much is done.
+        options: further ones of `rich.progress.Progress`.
+    """
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *amount,
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        **options,
+    )
 
 
 class StudyProgress:
@@ -39,19 +61,8 @@ class StudyProgress:
         self._best: float | None = None
         self._finished = 0
         self._under_way: dict[int, int] = {}
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("iterations"),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            speed_estimate_period=300,
-            console=console,
-            # A file or pipe gets the line of each trial and no bar.
-            disable=not console.is_terminal,
-        )
+        amount = (MofNCompleteColumn(), TextColumn("iterations"))
+        self._bar = progress_bar(console, *amount, speed_estimate_period=300)
         self._task = self._bar.add_task("starting", total=trials * max_iterations)
 
     def __enter__(self) -> Self:

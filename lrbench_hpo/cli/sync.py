@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lrbench_hpo.records import Run
 
 STILL_WAITING = 1
+_UNREADABLE = "waiting-*.unreadable"
 
 
 def waiting_lines(files: Sequence[tuple[Path, int]]) -> list[str]:
@@ -37,15 +38,19 @@ def sync(database: str | None) -> None:
 
     They follow by themselves with the next search, too. The exit status is 1 if some still wait.
     """
+    from lrbench_hpo.journal import other_files, user_folder
     from lrbench_hpo.waiting import RunStore, waiting_files
 
     before = waiting_files(database)
     if not before:
         click.echo("nothing waits for this database")
+        for path in other_files():
+            click.echo(f"runs wait for another one, or under another name of it, in {path}")
         return
     for line in waiting_lines(before)[:-1]:
         click.echo(line)
     tried: set[str] = set()
+    earlier = set(user_folder().glob(_UNREADABLE))
 
     def counts(_: Database, run: Run) -> bool:
         tried.add(run.uid)
@@ -56,6 +61,9 @@ def sync(database: str | None) -> None:
         kept = RunStore(database, already=counts).close()
     for reason in dict.fromkeys(str(warning.message) for warning in told):
         click.echo(f"lrbench-hpo: {reason}", err=True)
+    unreadable = set(user_folder().glob(_UNREADABLE)) - earlier
+    for path in sorted(unreadable):
+        click.echo(f"lines that cannot be read are kept in {path}", err=True)
     left = waiting_files(database)
     waits = sum(runs for _, runs in left)
     click.echo(
@@ -64,5 +72,5 @@ def sync(database: str | None) -> None:
     if not kept:
         for path, runs in left:  # nobody may take a file from a process that is alive
             click.echo(f"{counted(runs)} in {path}: held by a search that runs, which stores them")
-    if left:
+    if left or unreadable:
         sys.exit(STILL_WAITING)

@@ -44,6 +44,8 @@ def database_url(location: str | Path | None = None) -> sa.URL:
     text = str(location)
     if not text.strip() or "\0" in text:
         raise DatabaseError(f"database={text!r}: expected {_FORMS}")
+    if re.search(r"\b(host|hostaddr|dbname|user|password)\s*=", text) and "://" not in text:
+        raise DatabaseError(f"database: key=value pairs are libpq's own form, expected {_FORMS}")
     scheme = re.match(r"([A-Za-z][\w+.-]+):", text)  # two letters and more: C: is a drive
     if isinstance(location, Path) or scheme is None:
         return _file_url(text)
@@ -56,6 +58,8 @@ def _file_url(path: str) -> sa.URL:
 
 def _known_url(text: str, scheme: str) -> sa.URL:
     # No message here repeats the URL: it may hold a password.
+    if scheme.lower() == "postgres":
+        raise DatabaseError("a postgres:// URL: write postgresql://")
     if scheme.lower() not in _DRIVERS:
         raise DatabaseError(f"unknown database kind {scheme!r}: expected {_FORMS}")
     if not text[len(scheme) :].startswith("://"):

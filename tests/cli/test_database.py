@@ -235,9 +235,13 @@ def test_sync_tells_of_lines_that_cannot_be_read(run, away, home):
     whole = waiting.read_bytes()
     waiting.write_bytes(b'{"checksum": "0", "run": {}}\n' + whole + whole[:50])
     code, out, err = run("db", "sync", "--database", away)
-    assert code == 0
+    assert code == 1  # what could not be read is not stored
     assert "2 runs stored, 0 still wait" in out
     assert "line 1 is left out" in err
+    [kept] = (home / "data" / "lrbench_hpo").glob("waiting-*.unreadable")
+    assert f"lines that cannot be read are kept in {kept}" in err
+    code, out, _ = run("db", "sync", "--database", away)
+    assert (code, out) == (0, "nothing waits for this database\n")
     assert "not finished" in err
 
 

@@ -56,7 +56,7 @@ def test_paths_and_urls(tmp_path, monkeypatch) -> None:
         (" ", "expected a file"),
         ("a\0b", "expected a file"),
         ("mysql://me:secret@host/lr", "unknown database kind 'mysql'"),
-        ("postgres://me:secret@host/lr", "unknown database kind 'postgres'"),
+        ("postgres://me:secret@host/lr", "write postgresql://"),
         ("postgresql+asyncpg://me:secret@host/lr", "unknown database kind"),
         ("postgresql:/me:secret@host/lr", "starts with postgresql://"),
         ("postgresql://me:secret@host:port/lr", "cannot be read"),
@@ -140,3 +140,14 @@ print(sorted({"torch", "ray", "optuna", "pandas", "matplotlib"} & set(sys.module
 """
     process: subprocess.Popen = start_python(code)
     assert process.communicate() == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["host=db user=ann password=s3cret dbname=lr", "dbname = lr", "postgres://ann:s3cret@db/lr"],
+)
+def test_other_forms_of_a_servers_address_are_no_file_names(text: str) -> None:
+    with pytest.raises(DatabaseError, match="postgresql://") as told:
+        database_url(text)
+    assert "s3cret" not in str(told.value)
+    assert database_url("results/password of nothing.db").database.endswith("nothing.db")
