@@ -282,3 +282,96 @@ def test_it_is_fast_whatever_the_curve():
         fit_policy(range(len(lrs)), lrs)
         slow = max(slow, time.process_time() - began)
     assert slow < 2.0  # 0.3 s on a quiet machine
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 8, 10])
+@pytest.mark.parametrize("made", ["falling", "unsorted"])
+def test_random_samples_are_taken_for_no_policy(count, made):
+    rng = np.random.default_rng(count)
+    for _ in range(6):
+        lrs = rng.uniform(0.001, 0.1, count)
+        fit = fit_policy(
+            range(0, 100 * count, 100), sorted(lrs)[::-1] if made == "falling" else lrs
+        )
+        assert not fit.good, fit.policy
+
+
+def test_a_sawtooth_is_no_cosine():
+    assert not fit_policy(range(0, 160, 10), [0.067, 0.05, 0.03, 0.01] * 4).good
+
+
+@pytest.mark.parametrize("count", [3, 4, 6, 10])
+def test_warm_up_stable_decay_is_not_told_from_few_samples(count):
+    t = np.linspace(0, 9_999, count)
+    rise, fall = np.maximum(t / 2_000, 0.001), np.maximum((10_000 - t) / 2_000, 0.1)
+    lrs = 0.1 * np.minimum(np.minimum(rise, 1), fall)
+    assert not fit_policy(t, lrs).good
+
+
+def test_a_policy_far_off_at_its_start_is_not_good():
+    t = np.arange(1_000)
+    fit = fit_policy(t, 0.1 * np.exp(-3 * np.sqrt(t / 1_000)))
+    assert fit.error < LIMIT
+    assert fit.worst > 0.1
+    assert "decades at iteration 0, more than 0.1" in fit.doubt
+
+
+def test_drops_between_samples_far_apart_are_not_told():
+    policy = LRPolicy("STEP", k0=0.1, gamma=0.2, l=2_700)
+    for t in ([0, 2_000, 4_000, 6_000, 8_000, 10_000], [0, 500, 1_000, 1_500, 4_000, 4_500, 5_000]):
+        fit = fit_policy(t, policy(np.asarray(t)))
+        assert "too far apart to tell where" in fit.doubt
+
+
+def test_functions_that_meet_the_same_samples_are_named():
+    lrs = [0.01, 0.1] * 6
+    fit = fit_policy(range(0, 1200, 100), lrs)
+    assert "too few samples to tell" in fit.doubt
+    assert all(name in fit.doubt for name in ("TRI(", "SIN("))
+    assert "\n" not in fit.doubt
+
+
+@pytest.mark.parametrize("count", [8, 10, 20])
+@pytest.mark.parametrize("function", DEFAULT_FUNCTIONS)
+def test_curves_logged_once_an_epoch_are_told(function, count):
+    end = 100 * count
+    rate = 0.1 ** (1 / end)
+    policy = {
+        "FIX": LRPolicy("FIX", k0=0.1),
+        "STEP": LRPolicy("STEP", k0=0.1, gamma=0.1, l=count // 3 * 100),
+        "NSTEP": LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[count // 2 * 100, 100 * (count - 2)]),
+        "EXP": LRPolicy("EXP", k0=0.1, gamma=rate),
+        "INV": LRPolicy("INV", k0=0.1, gamma=20 / end, p=0.75),
+        "POLY": LRPolicy("POLY", k0=0.1, p=0.9, l=end),
+        "COS": LRPolicy("COS", k0=1e-5, k1=0.1, l=end),
+    }.get(function)
+    if policy is None:
+        more = {"gamma": rate} if function in ("TRIEXP", "SINEXP") else {}
+        policy = LRPolicy(function, k0=1e-3, k1=0.1, l=end / 4, **more)
+    t = np.arange(count) * 100
+    fit = fit_policy(t, policy(t))
+    assert fit.good, fit.doubt
+    dense = np.arange(t[-1])
+    assert fit.policy(dense) == pytest.approx(policy(dense), rel=1e-6)
+
+
+@pytest.mark.parametrize(("epochs", "good"), [(8, False), (10, False), (20, True)])
+def test_the_error_of_a_held_curve_is_over_all_samples(epochs, good):
+    cosine = LRPolicy("COS", k0=1e-3, k1=0.1, l=100 * epochs)
+    t = np.arange(100 * epochs)
+    lrs = cosine(t // 100 * 100)
+    fit = fit_policy(t, lrs)
+    assert fit.held == 100
+    misses = np.log10(lrs / fit.policy(t))
+    assert fit.error == pytest.approx(np.sqrt(np.mean(misses**2)), rel=1e-3)
+    assert fit.worst == pytest.approx(np.abs(misses).max(), rel=1e-3)
+    assert fit.good == good
+    assert good or "of the peak, more than 10%" in fit.doubt
+
+
+@pytest.mark.parametrize("decimals", [4, 5, 6])
+def test_a_decay_once_an_epoch_is_exponential_when_rounded(decimals):
+    t = np.arange(0, 1_500, 100)
+    fit = fit_policy(t, np.round(0.1 * 0.82 ** (t / 100), decimals))
+    assert fit.policy.function == "EXP"
+    assert fit.good, fit.doubt

@@ -32,17 +32,16 @@ def export_command(
 ) -> None:
     """Write runs to FILE, for others to import: .jsonl or .csv, also with .gz; - is stdout.
 
-    Both keep all of a run, and where it comes from; CSV opens in a spreadsheet, too.
+    Both keep all of a run, and where it comes from; CSV opens in a spreadsheet, too. Rows of the
+    database that break a rule are told and left out; the exit status is 1 then.
     """
-    from lrbench_hpo.checks import printable
-    from lrbench_hpo.cli.exchange_output import Bar
+    from lrbench_hpo.cli.exchange_output import Bar, show_export
     from lrbench_hpo.database import connect
     from lrbench_hpo.exchange.export import export
 
     with connect(database) as db, Bar("runs written") as bar:
         report = export(db, file, curves=not no_curves, force=force, progress=bar.at, **chosen)
-    if file != "-":
-        click.echo(f"{printable(report.file)}: {report.runs:,} runs")
+    sys.exit(show_export(report))
 
 
 @click.command("import")
@@ -107,7 +106,8 @@ def import_command(
 def merge_command(url: str, database: str | None, source: str | None) -> None:
     """Store the runs of the LR database at URL, or in that file, in this one.
 
-    It can be done again at any time: a run is stored once. The other database is only read.
+    It can be done again at any time: a run is stored once. The other database is only read; rows
+    of it that break a rule are told and rejected, and the exit status is 1 then.
     """
     from lrbench_hpo.cli.exchange_output import Bar, show_import
     from lrbench_hpo.database import connect

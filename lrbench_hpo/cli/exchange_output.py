@@ -8,18 +8,15 @@ from typing import Self
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskProgressColumn, TextColumn
 
 from lrbench_hpo.checks import printable
+from lrbench_hpo.cli.progress import progress_bar
+from lrbench_hpo.exchange.export import ExportReport
+from lrbench_hpo.exchange.files import STANDARD
 from lrbench_hpo.exchange.importing import ImportReport
 from lrbench_hpo.exchange.quarantine import MAX_KEPT
+from lrbench_hpo.exchange.reading import Rejected
 from lrbench_hpo.records import own_source
 
 SOME_REJECTED = 1
@@ -37,18 +34,8 @@ class Bar:
 
     def __init__(self, what: str, total: int | None = None) -> None:
         console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rows]:,} rows"),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        rows = TextColumn("{task.fields[rows]:,} rows")
+        self._bar = progress_bar(console, TaskProgressColumn(), rows, transient=True)
         self._task = self._bar.add_task(printable(what), total=total, rows=0)
 
     def __enter__(self) -> Self:
@@ -66,6 +53,17 @@ class Bar:
     def at(self, rows: int, done: int | None = None) -> None:
         """Show how many rows are done, and how much of the total."""
         self._bar.update(self._task, rows=rows, completed=done)
+
+
+def show_export(report: ExportReport) -> int:
+    """Show what was written, and what was left out; the exit status."""
+    for row in report.reasons:
+        _show_row(row)
+    if report.left_out:
+        click.echo(f"{report.left_out:,} rows break a rule, and are left out", err=True)
+    if report.file != STANDARD:
+        click.echo(f"{printable(report.file)}: {report.runs:,} runs")
+    return SOME_REJECTED if report.left_out else 0
 
 
 def show_import(reports: Sequence[ImportReport], *, unread: int = 0, dry_run: bool = False) -> int:
@@ -115,9 +113,13 @@ def _show_rejected(report: ImportReport) -> None:
     for row in report.reasons:
         alike = report.alike[row.reason] - 1
         more = f" (and {alike:,} more like it)" if alike else ""
-        click.echo(f"{printable(row.file)}: {printable(row.place)}: {row.reason}{more}", err=True)
+        _show_row(row, more)
     if others := report.rejected - report.alike.total():
         click.echo(f"{printable(report.file)}: and {others:,} rows for other reasons", err=True)
+
+
+def _show_row(row: Rejected, more: str = "") -> None:
+    click.echo(f"{printable(row.file)}: {printable(row.place)}: {row.reason}{more}", err=True)
 
 
 def _show_kept(reports: Sequence[ImportReport]) -> None:

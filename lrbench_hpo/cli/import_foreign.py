@@ -166,7 +166,9 @@ def import_logs(
     """Store runs from training logs: folders with TensorBoard's or CSV logs in or below them.
 
     The policy is the LR function that reproduces the logged learning rates; a log that none
-    reproduces is rejected. Accuracy and losses are told by their names, or by --map.
+    reproduces, or that has too few of them to tell several functions apart, is rejected. Accuracy
+    and losses are told by their names, or by --map. A log that ends before --max-iterations, by
+    more than a twentieth and more than one logging interval, is stored as pruned.
     """
     from lrbench_hpo.exchange import logs
 
@@ -204,6 +206,7 @@ def _import(
     """Store what the inputs hold, or show it; ends the command with its exit status."""
     from lrbench_hpo.cli.exchange_output import show_import, tell
     from lrbench_hpo.database import connect
+    from lrbench_hpo.errors import DatabaseError
     from lrbench_hpo.exchange.reading import ExchangeError
 
     reports: list[ImportReport] = []
@@ -218,6 +221,9 @@ def _import(
                     raise
                 unread += 1
                 tell(error)
+            except DatabaseError:  # which ends it; what came before is not passed over
+                show_import(reports, unread=unread)
+                raise
             if reports and reports[-1].interrupted:
                 break
     finally:
@@ -256,11 +262,12 @@ def _not_stored(
     db: Database, rows: Iterator[Found | Rejected], known: list[str]
 ) -> Iterator[Found | Rejected]:
     """The rows without runs that the tool that trained them has stored here in its own form."""
-    from lrbench_hpo.exchange.foreign import stored_otherwise
+    from lrbench_hpo.exchange.foreign import Originals
     from lrbench_hpo.exchange.reading import Found
 
+    originals = Originals(db)
     for row in rows:
-        if isinstance(row, Found) and stored_otherwise(db, row.run):
+        if isinstance(row, Found) and originals.hold(row.run):
             known.append(row.place)
         else:
             yield row

@@ -61,7 +61,12 @@ def statistics(connection: sa.Connection) -> DatabaseStats:
 
 
 def forget_runs(
-    connection: sa.Connection, source: str | None, file: str | None, *, dry_run: bool
+    connection: sa.Connection,
+    source: str | None,
+    file: str | None,
+    *,
+    checksum: str | None = None,
+    dry_run: bool,
 ) -> int:
     """Remove the runs of a source or file, their curves, and tasks and origins left without runs.
 
@@ -75,7 +80,12 @@ def forget_runs(
             checks.refuse("source", source, f"{rule}; trusted_sources leaves them out")
         which = runs.c.source == source
     else:
-        which = runs.c.origin_id.in_(sa.select(origins.c.id).where(origins.c.file == file))
+        imported = sa.select(origins.c.id)
+        if file is not None:
+            imported = imported.where(origins.c.file == file)
+        if checksum is not None:
+            imported = imported.where(origins.c.checksum == checksum)
+        which = runs.c.origin_id.in_(imported)
     if dry_run:
         return connection.scalar(sa.select(sa.func.count()).select_from(runs).where(which)) or 0
     ids = sa.select(runs.c.id).where(which)

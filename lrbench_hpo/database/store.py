@@ -304,29 +304,37 @@ class Database:
         return self._do(read)
 
     def forget(
-        self, *, source: str | None = None, file: str | None = None, dry_run: bool = False
+        self,
+        *,
+        source: str | None = None,
+        file: str | None = None,
+        checksum: str | None = None,
+        dry_run: bool = False,
     ) -> int:
         """Remove the runs of one source, or of one imported file, with all that hangs on them.
 
         Args:
             source: who measured them, exactly.
             file: what they were imported from, as `origins` says it.
+            checksum: SHA-256 of that file, in full; with `file`, both must fit.
             dry_run: only count them.
 
         Returns:
             How many there were.
 
         Raises:
-            RecordError: when neither or both are given.
+            RecordError: when neither a source nor a file is given, or both.
             DatabaseError: when they cannot be removed; then none is.
         """
-        if (source is None) == (file is None):
+        if (source is None) == (file is None and checksum is None):
             checks.refuse("forget", source, "expected either a source or a file")
-        checks.text("source" if file is None else "file", source if file is None else file)
+        for name, value in (("source", source), ("file", file), ("checksum", checksum)):
+            if value is not None:
+                checks.text(name, value)
         removed = [0]  # in each try: the last finds none left if only its answer was lost
 
         def forget(connection: sa.Connection) -> None:
-            removed.append(forget_runs(connection, source, file, dry_run=dry_run))
+            removed.append(forget_runs(connection, source, file, checksum=checksum, dry_run=dry_run))
 
         self._do(forget, write=not dry_run)
         return max(removed)

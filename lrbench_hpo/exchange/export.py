@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, Unpack
 
 from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database
+from lrbench_hpo.database.failures import shown
 from lrbench_hpo.database.queries import Filters
 from lrbench_hpo.exchange import jsonl, table
 from lrbench_hpo.exchange.files import STANDARD
-from lrbench_hpo.exchange.reading import ExchangeError, Progress
+from lrbench_hpo.exchange.reading import MOST_SHOWN, ExchangeError, Progress, Rejected
+from lrbench_hpo.exchange.stored_runs import stored_runs
 from lrbench_hpo.exchange.writing import new_file
 
 _FORMATS: dict[str, tuple[bool, bool]] = {  # by the end of the name: CSV? gzip?
@@ -25,17 +27,21 @@ _FORMATS: dict[str, tuple[bool, bool]] = {  # by the end of the name: CSV? gzip?
 _EVERY = 100  # runs between two signs of progress
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExportReport:
     """What was written.
 
     Attributes:
         file: the file; ``-`` for standard output.
         runs: how many runs are in it.
+        left_out: rows of the database that break a rule, and so are not in it.
+        reasons: the first of these, as many as a person reads.
     """
 
     file: str
-    runs: int
+    runs: int = 0
+    left_out: int = 0
+    reasons: list[Rejected] = field(default_factory=list)
 
 
 def export(
@@ -48,6 +54,8 @@ def export(
     **filters: Unpack[Filters],
 ) -> ExportReport:
     """Write runs with their origins, oldest first, to a file that `db import` reads.
+
+    Rows of the database that break a rule, as only others can write, are left out and counted.
 
     Args:
         database: where from.
@@ -62,24 +70,31 @@ def export(
         ExchangeError: for a file that is there, cannot be written, or has another ending.
         UnknownNameError: for an LR function that nobody knows.
         DatabaseError: when the database cannot be read.
+        BrokenPipeError: when nobody reads standard output any more.
     """
+    report = ExportReport(str(file))
 
-    def write(text: TextIO, *, csv: bool) -> int:
+    def write(text: TextIO, *, csv: bool) -> None:
         form = table if csv else jsonl
         text.write((table.header(curves=curves) if csv else jsonl.header()) + "\n")
-        number = 0
-        for number, (run, origin) in enumerate(database.stored(curves=curves, **filters), 1):
-            text.write(form.line_of(run, origin, curves=curves) + "\n")
-            if progress is not None and number % _EVERY == 0:
-                progress(number)
-        return number
+        for row in stored_runs(database, shown(database.url), curves=curves, **filters):
+            if isinstance(row, Rejected):
+                report.left_out += 1
+                report.reasons += [row] if report.left_out <= MOST_SHOWN else []
+                continue
+            text.write(form.line_of(row.run, row.origin, curves=curves) + "\n")
+            report.runs += 1
+            if progress is not None and report.runs % _EVERY == 0:
+                progress(report.runs)
 
-    if str(file) == STANDARD:
-        return ExportReport(STANDARD, _to_stdout(lambda text: write(text, csv=False)))
+    if report.file == STANDARD:
+        _to_stdout(lambda text: write(text, csv=False))
+        return report
     path = Path(file)
     csv, packed = _format_of(path)
     with new_file(path, force=force, packed=packed) as text:
-        return ExportReport(str(file), write(text, csv=csv))
+        write(text, csv=csv)
+    return report
 
 
 def _format_of(path: Path) -> tuple[bool, bool]:
@@ -90,12 +105,11 @@ def _format_of(path: Path) -> tuple[bool, bool]:
     raise ExchangeError(f"{printable(str(path))}: expected a name that ends with {endings}")
 
 
-def _to_stdout(write: Callable[[TextIO], int]) -> int:
+def _to_stdout(write: Callable[[TextIO], None]) -> None:
     try:
-        runs = write(sys.stdout)
+        write(sys.stdout)
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise ExchangeError("standard output was closed: not all runs were written") from None
+    except BrokenPipeError:  # as `head` does it: no error of ours, the command line is silent
+        raise
     except OSError as error:
         raise ExchangeError(f"standard output: {error.strerror}") from None
-    return runs

@@ -39,10 +39,17 @@ _OTHER_KINDS = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line without its end; the first one has the number 1."""
+    """A line without its end; the first one has the number 1.
+
+    Args:
+        number: which one it is.
+        text: what it says.
+        header: the line that names its columns, without which a row of CSV says nothing.
+    """
 
     number: int
     text: str
+    header: str | None = None
 
     @property
     def place(self) -> str:
@@ -50,8 +57,9 @@ class Line:
         return f"line {self.number}"
 
     def rejected(self, file: str, reason: str) -> Rejected:
-        """This line as a bad row."""
-        return Rejected(file, self.place, reason, self.text)
+        """This line as a bad row, below its header if it has one."""
+        text = self.text if self.header is None else f"{self.header}\n{self.text}"
+        return Rejected(file, self.place, reason, text)
 
 
 class _CutError(Exception):
@@ -113,13 +121,9 @@ class InputFile:
         if not (raw := raw.removesuffix(b"\r")).strip():
             return
         try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            reason = f"byte {error.start + 1} is not UTF-8: save the file as UTF-8"
-            yield Rejected(self.name, place, reason, _decoded(raw[:MAX_TEXT]))
-            return
-        if "\0" in text:
-            yield Rejected(self.name, place, "expected text, got a NUL byte", text)
+            text = text_of(raw)
+        except ValueError as error:
+            yield Rejected(self.name, place, str(error), _decoded(raw[:MAX_TEXT]))
             return
         yield Line(number, text)
 
@@ -170,6 +174,22 @@ class InputFile:
                 return
             self.position += len(chunk)
             yield chunk
+
+
+def text_of(raw: bytes) -> str:
+    """The text of a line.
+
+    Raises:
+        ValueError: for bytes that are no text, and why.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start + 1} is not UTF-8: save the file as UTF-8"
+        raise ValueError(reason) from None
+    if "\0" in text:
+        raise ValueError("expected text, got a NUL byte")
+    return text
 
 
 def _decoded(raw: bytes) -> str:

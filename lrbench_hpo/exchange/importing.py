@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lrbench_hpo import checks
@@ -16,13 +17,13 @@ from lrbench_hpo.database.paper import claims_paper, published_uids
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.exchange import jsonl
 from lrbench_hpo.exchange.quarantine import Quarantine
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress, Rejected
-from lrbench_hpo.records import Run, own_source
+from lrbench_hpo.exchange.reading import MOST_SHOWN, ExchangeError, Found, Progress, Rejected
+from lrbench_hpo.records import Run, own_source, utc_timestamp
 
 BATCH = 300  # runs in a transaction
 _MOST_POINTS = 100_000  # of curves in memory, waiting for their batch
-_MOST_SHOWN = 10  # reasons that a report holds
 _EVERY = 50  # rows between two signs of progress
+_AHEAD = timedelta(days=1)  # of our clock: that much another one may be wrong
 
 
 @dataclass
@@ -89,12 +90,13 @@ def import_rows(
     """
     source = None if source is None else checked_source(source)
     report = ImportReport(file)
+    latest = utc_timestamp(datetime.now(UTC) + _AHEAD)
     own = Quarantine.of_file(file, checksum) if quarantine is None else nullcontext(quarantine)
     with own as kept:
         batches = _Batches(database, report, checksum)
         try:
             for number, row in enumerate(rows, 1):
-                ruled = _ruled(row, source, file) if isinstance(row, Found) else row
+                ruled = _ruled(row, source, file, latest) if isinstance(row, Found) else row
                 if isinstance(ruled, Found):
                     batches.add(ruled)
                 else:
@@ -113,20 +115,25 @@ def checked_source(source: str) -> str:
     """A source that rows of others may be stored under.
 
     Raises:
-        RecordError: for something that is no name.
+        RecordError: for something that is no name, or two of them.
         ExchangeError: for the paper's.
     """
-    if claims_paper(checks.name("source", source)):
+    if "," in checks.name("source", source):
+        checks.refuse("source", source, "a comma stands between sources (--trust a,b): name one")
+    if claims_paper(source):
         raise ExchangeError(f"source={source!r}: is the published rows' alone: name another")
     return source
 
 
-def _ruled(row: Found, source: str | None, file: str) -> Found | Rejected:
-    """The row under the source it belongs to."""
+def _ruled(row: Found, source: str | None, file: str, latest: str) -> Found | Rejected:
+    """The row under the source it belongs to, if it was not made after `latest`."""
     if row.run.uid in published_uids():
         return row  # published rows are known as such everywhere, whoever passes them on
     if claims_paper(row.run.source):
         reason = f"source={row.run.source!r}, but it is none of the paper's rows"
+        return Rejected(file, row.place, reason, jsonl.line_of(row.run, row.origin))
+    if row.run.created_at > latest:  # it would be the newest of all until then
+        reason = f"run.created_at={row.run.created_at!r}: more than a day ahead of this clock"
         return Rejected(file, row.place, reason, jsonl.line_of(row.run, row.origin))
     if source is None or source == row.run.source:
         return row
@@ -135,7 +142,7 @@ def _ruled(row: Found, source: str | None, file: str) -> Found | Rejected:
 
 def _reject(row: Rejected, report: ImportReport, kept: Quarantine) -> None:
     report.rejected += 1
-    if row.reason not in report.alike and len(report.reasons) < _MOST_SHOWN:
+    if row.reason not in report.alike and len(report.reasons) < MOST_SHOWN:
         report.reasons.append(row)
         report.alike[row.reason] = 0
     if row.reason in report.alike:
@@ -150,39 +157,40 @@ class _Batches:
         self, database: Database | None, report: ImportReport, checksum: str | None
     ) -> None:
         self._database, self._report = database, report
-        # One moment for the whole file, so that its runs share one origin.
         name = printable(report.file)[: checks.MAX_TEXT]
         self._origin = Origin.here(file=name, checksum=checksum)
-        self._by_origin: dict[Origin | None, list[Run]] = {}
-        self._runs = self._points = 0
+        self._rows: list[tuple[Run, Origin | None]] = []
+        self._origins: dict[Origin | None, Origin] = {}
+        self._points = 0
 
     def add(self, row: Found) -> None:
         """Take a row, and store what is waiting if it is enough."""
-        self._by_origin.setdefault(row.origin, []).append(row.run)
-        self._runs += 1
+        if row.origin not in self._origins:
+            self._origins[row.origin] = self._behind(row.origin)
+        self._rows.append((row.run, self._origins[row.origin]))
         self._points += len(row.run.curve)
-        if self._runs >= BATCH or self._points >= _MOST_POINTS:
+        if len(self._rows) >= BATCH or self._points >= _MOST_POINTS:
             self.flush()
 
     def flush(self) -> None:
-        """Store what is waiting, a transaction for each origin."""
-        waiting, self._by_origin = self._by_origin, {}
-        self._runs = self._points = 0
-        for before, runs in waiting.items():
-            new = len(runs)
-            if self._database is not None:
-                new = self._stored(self._database, runs, before)
-            self._report.new += new
-            self._report.known += len(runs) - new
-            self._report.own += sum(run.source == own_source() for run in runs)
+        """Store what is waiting, in one transaction."""
+        waiting, self._rows = self._rows, []
+        self._origins, self._points = {}, 0
+        new = len(waiting) if self._database is None else self._stored(self._database, waiting)
+        self._report.new += new
+        self._report.known += len(waiting) - new
+        self._report.own += sum(run.source == own_source() for run, _ in waiting)
 
-    def _stored(self, database: Database, runs: list[Run], before: Origin | None) -> int:
-        origin = self._origin
-        if before is not None:
-            here = Origin.here(origin.file, origin.checksum, before)
-            origin = dataclasses.replace(here, at=origin.at)
+    def _behind(self, before: Origin | None) -> Origin:
+        if before is None:
+            return self._origin
+        here = Origin.here(self._origin.file, self._origin.checksum, before)
+        # One moment for the whole file, so that rows of one origin share one here too.
+        return dataclasses.replace(here, at=self._origin.at)
+
+    def _stored(self, database: Database, rows: list[tuple[Run, Origin | None]]) -> int:
         try:
-            return database.add(*runs, origin=origin)
+            return database.add_from(rows)
         except DatabaseError as error:
-            done = f"{self._report.good} runs of {origin.file} are stored"
+            done = f"{self._report.good} runs of {self._origin.file} are stored"
             raise DatabaseError(f"{error} ({done}; the same command goes on)") from None

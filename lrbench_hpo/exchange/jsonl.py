@@ -20,6 +20,9 @@ from lrbench_hpo.records import Run, utc_timestamp
 
 FORMAT = "lrbench-hpo-runs"
 VERSION = 1
+WRONG_CHECKSUM = (
+    "its checksum is wrong: the row was changed; without its checksum it is taken as it is"
+)
 MAX_LEVELS = 64  # of lists and mappings in a line
 _MAX_DIGITS = 40  # of a whole number; a database holds 19
 # To the end where a text is not closed: linear in the line, whatever is in it.
@@ -57,19 +60,19 @@ def _text(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def read(file: str, lines: Iterable[Line | Rejected]) -> Iterator[Found | Rejected]:
+def read(file: str, lines: Iterable[Line | Found | Rejected]) -> Iterator[Found | Rejected]:
     """The runs in the lines of a file: those of `line_of`, or bare dicts of runs.
 
     Args:
         file: its name.
-        lines: of `InputFile.lines`.
+        lines: of `InputFile.lines`; what is a row already is passed on.
 
     Raises:
         ExchangeError: for a file of a newer version, before any row.
     """
     first = True
     for line in lines:
-        if isinstance(line, Rejected):
+        if not isinstance(line, Line):
             yield line
             continue
         try:
@@ -109,9 +112,7 @@ def _found(row: dict[str, Any], place: str) -> Found:
             checks.refuse("row key", key, "expected run, origin and checksum")
     fields = row["run"]
     if row.get("checksum") is not None and checks.content_hash(fields) != row["checksum"]:
-        raise RecordError(
-            "its checksum is wrong: the row was changed; without its checksum it is taken as it is"
-        )
+        raise RecordError(WRONG_CHECKSUM)
     origin = None if row.get("origin") is None else Origin.from_dict(row["origin"])
     return Found(checked_run(fields), origin, place)
 

@@ -19,11 +19,12 @@ from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, Foreign, is_nan, numbered
 from lrbench_hpo.exchange.jsonl import BAD_ROW
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
 from lrbench_hpo.exchange.series import Log
-from lrbench_hpo.fitting import LIMIT, Fit, fit_policy
+from lrbench_hpo.fitting import Fit, fit_policy
 from lrbench_hpo.records import CurvePoint, Run
 
 SOURCE = "logs"
 LOG = "log"  # note of a run: its folder, below the one that was given
+MISSING = 0.05  # of the budget that a complete run's log may leave out at its end
 MAX_CURVE = 1_000  # points of a curve that are kept
 _MEASURED = ("top1", "train_loss", "eval_loss")
 _FEW = 100  # points of a curve without evaluations
@@ -38,7 +39,9 @@ def read(
     """The runs logged below a folder, one a folder, in order of their names.
 
     The policy is the one that reproduces the logged learning rates; where none does within
-    `fitting.LIMIT` decades, the run is rejected. Accuracy and losses are told by their names, or
+    `fitting.LIMIT` decades, or several do (`fitting.Fit.doubt`), the run is rejected. A log that
+    ends before the budget, by more than `MISSING` of it and more than one logging interval, is of
+    a run that was ``pruned``. Accuracy and losses are told by their names, or
     by `foreign`'s mapping. A CSV's ``step`` counts iterations, its ``epoch`` epochs, unless a
     column is mapped to ``iteration`` or ``epoch``; TensorBoard's steps count iterations, or epochs
     where ``step`` is mapped to ``epoch``.
@@ -76,8 +79,13 @@ def _rows(
         name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
         place = f"folder {name}"
         log: Log | None = None
+        unread: list[RecordError] = []
         try:
-            log = series.of_files(files, lambda n: n == lr_column or bool(lr_columns([n])))
+            log = series.of_files(
+                files, lambda n: n == lr_column or bool(lr_columns([n])), unread.append
+            )
+            for bad in unread:
+                yield Rejected(str(root), place, why(bad))
             if log is None:
                 continue
             run = _run(log, foreign, lr_column, printable(name))
@@ -106,10 +114,7 @@ def _run(log: Log, foreign: Foreign, lr_column: str | None, name: str) -> Run:
     budget = foreign.max_iterations or max(1, *ends)
     fit = fit_policy(list(lrs), list(lrs.values()), max_iterations=budget)
     if not fit.good:
-        raise RecordError(
-            f"no LR function reproduces {lr_name!r}: {fit.policy} is the nearest, off by "
-            f"{fit.error:.2g} decades, more than {LIMIT}"
-        )
+        raise RecordError(f"no LR function can be told from {lr_name!r}: {fit.doubt}")
     if foreign.percent and max(series_of.get("top1", {}).values(), default=100.0) <= 1:
         raise RecordError(f"{chosen['top1']!r} is at most 1: is it a share? Leave --percent out")
     measured = {
@@ -118,18 +123,23 @@ def _run(log: Log, foreign: Foreign, lr_column: str | None, name: str) -> Run:
     }
     blew_up = any(is_nan(v[max(v)]) for ours, v in series_of.items() if ours != "top1")
     curve = _curve(lrs, measured, budget)
-    status = "diverged" if blew_up else "complete"
+    cut = budget - max(ends) > max(MISSING * budget, _interval(list(lrs)))
+    status = "diverged" if blew_up else "pruned" if cut else "complete"
     return foreign.run(
         dict(foreign.constants),
         fit.policy,
         SOURCE,
         max_iterations=budget,
         status=status,
-        metrics=summary(curve, complete=not blew_up),
+        metrics=summary(curve, complete=status == "complete"),
         curve=curve,
         created_at=_time(log, foreign),
         notes={LOG: name, "lr_column": lr_name} | fit_notes(fit),
     )
+
+
+def _interval(places: list[int]) -> float:
+    return median(later - at for at, later in pairwise(places))
 
 
 def fit_notes(fit: Fit) -> dict[str, Any]:

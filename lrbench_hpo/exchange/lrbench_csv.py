@@ -39,7 +39,7 @@ _KNOWN = {
 }
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 # As in "SGD momentum 0.9 wd 1e-4".
-_WORDS = re.compile(r"(momentum|wd|weight[_ ]decay)\s*=?\s*(\S+)", re.IGNORECASE)
+_WORDS = re.compile(r"(momentum|wd|weight[_ ]decay)\s*+=?\s*+(\S+)", re.IGNORECASE)
 
 
 def is_header(columns: Sequence[str]) -> bool:
@@ -118,7 +118,7 @@ def _run(row: Mapping[str, str]) -> Run:
     task = _task(row)
     per_epoch = _per_epoch(row, task)
     metrics = {
-        ours: float(Decimal(_checked(name, row[name])) / 100)
+        ours: _finite(name, row[name], float(Decimal(_checked(name, row[name])) / 100))
         for name, ours in _PER_CENT.items()
         if name in row
     }
@@ -229,7 +229,13 @@ def _checked(name: str, cell: str) -> str:
 
 
 def _number(name: str, cell: str) -> float:
-    return checks.number(name, float(_checked(name, cell))) or 0.0
+    return _finite(name, cell, float(_checked(name, cell)))
+
+
+def _finite(name: str, cell: str, value: float) -> float:
+    if not math.isfinite(value):
+        checks.refuse(name, cell, "expected a finite number")
+    return value
 
 
 def _whole(name: str, cell: str) -> int:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.database.failures import shown
-from lrbench_hpo.database.location import (
-    database_url,
-    in_memory,
-    sqlite_file,
-    without_password,
-)
+from lrbench_hpo.database.location import database_url, sqlite_file, without_password
 from lrbench_hpo.exchange.importing import ImportReport, import_rows
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Progress
+from lrbench_hpo.exchange.reading import ExchangeError, Progress
+from lrbench_hpo.exchange.stored_runs import stored_runs
 
 
 def merge(
@@ -26,7 +20,8 @@ def merge(
 ) -> ImportReport:
     """Store the runs of another database, with their curves, in this one.
 
-    It can be done again at any time: a run is stored once. SQLite and PostgreSQL mix freely.
+    It can be done again at any time: a run is stored once. SQLite and PostgreSQL mix freely. Rows
+    of the other one that break a rule, as only others can write, are rejected.
 
     Args:
         database: where to.
@@ -38,34 +33,17 @@ def merge(
         ExchangeError: for a database and itself.
         DatabaseError: when one of them fails; the batches before it are stored.
     """
-    if database is other or _same(database, other):
+    if database is other or database.identity() == other.identity():
         raise ExchangeError(f"{shown(other.url)}: this is the database itself: name another one")
+    name = _name(other)
     return import_rows(
         database,
-        _rows(other),
-        file=_name(other),
+        stored_runs(other, name),
+        file=name,
         checksum=None,
         source=source,
         progress=progress,
     )
-
-
-def _rows(other: Database) -> Iterator[Found]:
-    for number, (run, origin) in enumerate(other.stored(), 1):
-        yield Found(run, origin, f"run {number}")
-
-
-def _same(one: Database, other: Database) -> bool:
-    files = sqlite_file(one.url), sqlite_file(other.url)
-    if files[0] is not None and files[1] is not None:
-        return files[0].exists() and files[1].exists() and files[0].samefile(files[1])
-    if in_memory(one.url) or in_memory(other.url):
-        return False
-    first, second = (
-        (url.get_backend_name(), url.host, url.port, url.database, url.query)
-        for url in (one.url, other.url)
-    )
-    return first == second
 
 
 def _name(other: Database) -> str:

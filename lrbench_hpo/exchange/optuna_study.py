@@ -97,7 +97,7 @@ def read(
     try:
         trials = study.get_trials(deepcopy=False)
         settings = StudySettings.of(study) if StudySettings.known_to(study) else None
-    except (*BAD_ROW, sa.exc.SQLAlchemyError) as error:
+    except (*BAD_ROW, AttributeError, sa.exc.SQLAlchemyError) as error:
         raise ExchangeError(f"study {study.study_name!r} cannot be read: {why(error)}") from None
     if len(trials) > MAX_TRIALS:
         raise ExchangeError(f"{len(trials):,} trials: expected at most {MAX_TRIALS:,}")
@@ -132,7 +132,7 @@ def _rows(
                 run = _foreign_run(study, trial, foreign)
             _ = run.uid  # what cannot be hashed is refused here
             yield Found(run, place=place)
-        except BAD_ROW as error:
+        except (*BAD_ROW, AttributeError) as error:
             yield Rejected(study.study_name, place, why(error), _text(trial))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -16,7 +17,7 @@ from lrbench_hpo.exchange.reading import ExchangeError, Rejected
 from lrbench_hpo.exchange.writing import new_file
 
 MAX_KEPT = 1_000  # rows; that many bad ones are one mistake, and the file itself has the rest
-_FIELDS = ("file", "place", "reason", "text")
+FIELDS = ("file", "place", "reason", "text")  # of a line
 
 
 class Quarantine:
@@ -28,6 +29,8 @@ class Quarantine:
 
     Args:
         path: the file; None keeps nothing.
+        named_by: if given, the file takes its name at the end, with a hash of this and the rows in
+            it, so that it never takes the place of other rows.
 
     Attributes:
         path: the file.
@@ -35,10 +38,11 @@ class Quarantine:
         failure: why it could not be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, named_by: str | None = None) -> None:
         self.path = path
         self.kept = 0
         self.failure: str | None = None
+        self._name = None if named_by is None else hashlib.sha256(named_by.encode())
         self._stack = contextlib.ExitStack()
         self._file: TextIO | None = None
 
@@ -48,11 +52,13 @@ class Quarantine:
 
         Args:
             file: its name.
-            checksum: of its content: another content is another quarantine.
+            checksum: of its content; None for what may be another thing the next time.
         """
-        key = hashlib.sha256(f"{file}\0{checksum}".encode(errors="backslashreplace")).hexdigest()
+        # Rows of a pipe exist nowhere else: those of the next one must not take their place.
+        key = f"{printable(file)}\0{checksum}"
         stem = "".join(c if c.isascii() and c.isalnum() else "-" for c in Path(file).name)[:60]
-        return cls(user_data_path("lrbench_hpo") / "rejected" / f"{stem}-{key[:12]}.jsonl")
+        name = f"{stem}-{uuid.uuid4().hex[:12]}.jsonl"
+        return cls(user_data_path("lrbench_hpo") / "rejected" / name, named_by=key)
 
     @classmethod
     def chosen(cls, path: Path) -> Self:
@@ -74,12 +80,14 @@ class Quarantine:
         """Keep a bad row; from `MAX_KEPT` on it is left out."""
         if self.path is None or self.kept >= MAX_KEPT or self.failure is not None:
             return
-        line = json.dumps({name: getattr(row, name) for name in _FIELDS})
+        line = json.dumps({name: getattr(row, name) for name in FIELDS})
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._stack.enter_context(new_file(self.path, force=True))
             self._file.write(line + "\n")
+            if self._name is not None:
+                self._name.update(line.encode())
         except (OSError, ExchangeError) as error:
             self.failure = f"{printable(str(self.path))}: {getattr(error, 'strerror', error)}"
             return
@@ -96,6 +104,10 @@ class Quarantine:
     ) -> None:
         try:
             self._stack.__exit__(kind, error, trace)
+            if self.path is not None and self._name is not None and self.kept and error is None:
+                stem = self.path.stem.rpartition("-")[0]
+                named = self.path.with_stem(f"{stem}-{self._name.hexdigest()[:12]}")
+                self.path = self.path.replace(named)
         except (OSError, ExchangeError) as full:
             if full is error:
                 raise
@@ -108,6 +120,6 @@ def _is_quarantine(path: Path) -> bool:
     with path.open("rb") as file:
         first = file.readline(100_000)
     try:
-        return not first or set(json.loads(first)) == set(_FIELDS)
+        return not first or set(json.loads(first)) == set(FIELDS)
     except (ValueError, TypeError):
         return False

@@ -176,8 +176,12 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
-    for row in csv.DictReader(folders.lines(file)):
-        yield {str(name): _value(cell) for name, cell in row.items() if isinstance(cell, str)}
+    rows = csv.DictReader(folders.lines(file))
+    try:
+        for row in rows:
+            yield {str(name): _value(cell) for name, cell in row.items() if isinstance(cell, str)}
+    except csv.Error as error:
+        raise RecordError(f"{file.name}: after line {rows.line_num}: not CSV: {error}") from None
 
 
 def _value(cell: str) -> Any:

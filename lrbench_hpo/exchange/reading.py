@@ -11,6 +11,7 @@ from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.records import Run
 
 MAX_TEXT = 10_000  # characters of a bad row that are kept to be looked at
+MOST_SHOWN = 10  # bad rows, or reasons, that a report holds: as many as a person reads
 
 Progress = Callable[[int], object]  # called now and then with the number of rows done
 

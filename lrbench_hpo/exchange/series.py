@@ -34,12 +34,17 @@ class Log:
     count: int = 0
 
 
-def of_files(files: list[Path], is_lr: Callable[[str], bool]) -> Log | None:
+def of_files(
+    files: list[Path],
+    is_lr: Callable[[str], bool],
+    bad: Callable[[RecordError], object] = lambda error: None,
+) -> Log | None:
     """The log in the files of a folder: TensorBoard's, or a CSV with a column that holds LRs.
 
     Args:
         files: plain files.
         is_lr: tells a name that holds learning rates.
+        bad: called with what is wrong with a CSV whose header cannot be read.
 
     Raises:
         RecordError: for several logs in one folder, or one that cannot be read.
@@ -49,7 +54,7 @@ def of_files(files: list[Path], is_lr: Callable[[str], bool]) -> Log | None:
     if events:
         return of_events(events)
     tables = [file for file in files if file.suffix.lower() == ".csv"]
-    fitting = [file for file in tables if any(map(is_lr, _header(file)))]
+    fitting = [file for file in tables if any(map(is_lr, _header(file, bad)))]
     if len(fitting) > 1:
         fitting = [file for file in fitting if file.name == "metrics.csv"] or fitting
     if len(fitting) > 1:
@@ -58,9 +63,15 @@ def of_files(files: list[Path], is_lr: Callable[[str], bool]) -> Log | None:
     return of_csv(fitting[0]) if fitting else None
 
 
-def _header(file: Path) -> list[str]:
-    first = next(folders.lines(file), "").removeprefix("\ufeff")
-    return next(csv.reader([first]), [])
+def _header(file: Path, bad: Callable[[RecordError], object]) -> list[str]:
+    try:
+        first = next(folders.lines(file), "").removeprefix("\ufeff")
+        return next(csv.reader([first]), [])
+    except RecordError as error:
+        bad(error)
+    except csv.Error as error:
+        bad(RecordError(f"{file.name}: line 1: not CSV: {error}"))
+    return []
 
 
 def of_csv(file: Path) -> Log:

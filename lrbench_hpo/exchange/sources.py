@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from lrbench_hpo.checks import printable
-from lrbench_hpo.exchange import jsonl, lrbench_csv, table
+from lrbench_hpo.exchange import jsonl, kept_rows, lrbench_csv, table
 from lrbench_hpo.exchange.files import InputFile, Line
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 
@@ -41,15 +42,19 @@ def runs_in(file: InputFile) -> Iterator[Found | Rejected]:
         if lrbench_csv.is_header(columns):
             return lrbench_csv.read(file.name, columns, _rest(all_lines))
     if any(line.text.lstrip().startswith("{") for line in good):
-        return jsonl.read(file.name, all_lines)
+        return jsonl.read(file.name, kept_rows.unpacked(file.name, all_lines))
     raise ExchangeError(f"{printable(file.name)}: {_what(start[0])}: expected {_FORMATS}")
 
 
 def _rest(lines: Iterable[Line | Rejected]) -> Iterator[Line | Rejected]:
-    """The lines below the header."""
+    """The lines below the header, each with it."""
     below = iter(lines)
-    next(below, None)
-    return below
+    header = first.text if (first := next(below, None)) is not None else ""
+    for line in below:
+        if isinstance(line, Rejected):
+            yield dataclasses.replace(line, text=f"{header}\n{line.text}")
+        else:
+            yield dataclasses.replace(line, header=header)
 
 
 def _columns(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import os
@@ -39,11 +40,26 @@ def new_file(path: Path, *, force: bool = False, packed: bool = False) -> Iterat
             os.fsync(raw.fileno())
         _take_name(part, target, force=force)
     except OSError as error:
-        hint = "nothing was written: free some space, or name another file"
-        raise ExchangeError(f"{printable(str(path))}: {error.strerror}: {hint}") from None
+        raise ExchangeError(_why(path, target, error)) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _why(path: Path, target: Path, error: OSError) -> str:
+    """What went wrong with a file, and what to do."""
+    shown = printable(str(path))
+    try:
+        missing = not target.parent.is_dir()
+    except OSError:
+        missing = False
+    if missing:
+        return f"{shown}: there is no folder {printable(str(target.parent))}: make it first"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space, or name another file"
+    else:
+        hint = "name another file"
+    return f"{shown}: {error.strerror}: nothing was written: {hint}"
 
 
 @contextmanager

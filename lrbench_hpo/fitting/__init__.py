@@ -11,6 +11,7 @@ import numpy as np
 
 from lrbench_hpo.errors import LRBenchError, UnknownNameError
 from lrbench_hpo.fitting import steps
+from lrbench_hpo.fitting.certainty import LIMIT, doubt
 from lrbench_hpo.fitting.curve import MIN_POINTS, Curve, root_mean_square
 from lrbench_hpo.fitting.smooth import smooth
 from lrbench_hpo.policies import (
@@ -24,7 +25,6 @@ from lrbench_hpo.policies.waves import Array
 
 __all__ = ["LIMIT", "Fit", "fit_policy"]
 
-LIMIT = 0.02  # decades (5 %): a policy that is further off is not what was trained with
 _AS_GOOD = 1.25  # errors within this factor of the least are as good: then the simpler one wins
 _AS_EXACT = 1.1  # so much more error is not worth a digit
 _CLOSED_FORMS = {
@@ -41,13 +41,15 @@ class Fit:
 
     Attributes:
         policy: the policy.
-        error: root mean square of log10(logged LR / policy's LR), in decades.
+        error: root mean square of log10(logged LR / policy's LR), in decades, over all samples.
         worst: the largest such distance.
         worst_at: the iteration where it is.
         points: samples in the curve.
         held: for how many iterations each LR was held, where a scheduler was stepped once an epoch
-            and only the first iterations of its epochs are reproduced (and count in the error);
-            None where it was stepped every iteration.
+            and the policy was read from the first samples of its epochs; None where it was
+            stepped every iteration.
+        doubt: why the policy cannot be taken for what made the curve, in one line: it is too far
+            off, or the samples do not tell it from another one; None where it can.
         alternatives: the best policies of the other functions that were tried, with their errors,
             least first.
     """
@@ -58,12 +60,13 @@ class Fit:
     worst_at: float
     points: int
     held: float | None = None
+    doubt: str | None = None
     alternatives: tuple[tuple[LRPolicy, float], ...] = ()
 
     @property
     def good(self) -> bool:
-        """Whether the error is at most `LIMIT`."""
-        return self.error <= LIMIT
+        """Whether the policy can be taken for what made the curve: there is no `doubt`."""
+        return self.doubt is None
 
 
 def fit_policy(
@@ -90,16 +93,16 @@ def fit_policy(
             iterations that do not increase.
         UnknownNameError: for a function that nobody knows.
 
-    >>> fit = fit_policy([0, 100, 200, 300], [0.1, 0.1, 0.05, 0.05])
-    >>> print(fit.policy)
-    STEP(k0=0.1, gamma=0.5, l=200)
-    >>> fit.error < 1e-9
-    True
+    >>> fit = fit_policy(range(0, 1000, 50), [0.1] * 8 + [0.05] * 8 + [0.025] * 4)
+    >>> print(fit.policy, fit.good)
+    STEP(k0=0.1, gamma=0.5, l=400) True
+    >>> print(fit_policy([0, 100, 200, 300], [0.1, 0.1, 0.05, 0.05]).doubt)
+    4 samples are too few to tell STEP(k0=0.1, gamma=0.5, l=200): expected 6 or more
     """
     for name in functions:
         if name not in FUNCTIONS:
             raise UnknownNameError.among("LR function", name, ALL_FUNCTIONS)
-    curve = Curve.of(iterations, lrs)
+    curve = whole = Curve.of(iterations, lrs)
     held = None
     with np.errstate(all="ignore"):  # on the way there, shapes are tried that overflow
         found = _found(curve, functions, max_iterations)
@@ -107,12 +110,21 @@ def fit_policy(
             less = _found(curve.held, functions, max_iterations)
             if less[0][1] < found[0][1] / 3:
                 found, held, curve = less, float(np.median(np.diff(curve.held.t))), curve.held
-    policy = found[0][0]
-    misses = np.abs(curve.decades(policy))
-    error = root_mean_square(misses)
+        policy = found[0][0]
+        others = tuple(sorted(found[1:], key=lambda one: one[1]))
+        doubtful = doubt(policy, others, curve, whole)
+    misses = np.abs(whole.decades(policy))
     worst = int(misses.argmax())
-    others = tuple(sorted(found[1:], key=lambda one: one[1]))
-    return Fit(policy, error, float(misses[worst]), float(curve.t[worst]), len(lrs), held, others)
+    return Fit(
+        policy,
+        root_mean_square(misses),
+        float(misses[worst]),
+        float(whole.t[worst]),
+        len(lrs),
+        held,
+        doubtful,
+        others,
+    )
 
 
 _Tried = tuple[LRPolicy, float]

@@ -130,6 +130,8 @@ def _half_cycles(curve: Curve, most: float) -> Array:
     turns = int((np.diff(np.sign(slopes[slopes != 0])) != 0).sum())
     if turns < len(curve.t) / 3:  # a wave that the samples follow has as many half cycles
         most = 1.25 * turns + 6
+    if curve.spacing is not None:  # regular samples meet a slow wave and many fast ones alike
+        most = min(most, len(curve.t) + 0.125)
     return np.concatenate([np.geomspace(0.25, 1.0, 8), np.arange(1.125, most, 0.125)])
 
 

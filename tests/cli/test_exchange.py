@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
+from lrbench_hpo.cli import main
 from lrbench_hpo.database import connect
 from lrbench_hpo.exchange import jsonl
 from lrbench_hpo.policies import LRPolicy
@@ -30,6 +34,23 @@ def make_run(number: int = 0, **changes) -> Run:
         "created_at": f"2026-01-01T00:00:{number % 60:02d}Z",
     }
     return Run(**{**fields, **changes})
+
+
+@pytest.fixture
+def run(home, monkeypatch, capsys):
+    """Run the command line in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(home)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lrbench-hpo", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return ended.value.code or 0, out, err
+
+    return run
 
 
 @pytest.fixture
@@ -109,7 +130,7 @@ def test_a_file_that_is_there_needs_force(run, here, home) -> None:
     assert run("db", "export", "runs.jsonl", "--database", here, "--force")[0] == 0
 
 
-def test_through_a_pipe(here, home, run) -> None:
+def test_through_a_pipe(here, home) -> None:
     program = f"{sys.executable} -m lrbench_hpo db"
     command = f"{program} export - --database {here} | {program} import - --database there.db"
     done = subprocess.run(command, shell=True, cwd=home, capture_output=True, text=True)  # noqa: S602
@@ -264,6 +285,22 @@ def test_merge(run, here, home) -> None:
     assert code == 2
     assert "no such file" in err
     assert not (home / "typo.db").exists()
+
+
+def test_rows_that_break_a_rule_there_are_told(run, here, home) -> None:
+    with contextlib.closing(sqlite3.connect(here)) as connection, connection:
+        connection.execute("UPDATE lrbench_runs SET status = 'done' WHERE seed = 1")
+    code, out, err = run("db", "merge", here, "--database", "there.db")
+    assert code == 1
+    assert f"{here}: 1 new, 61 known already, 1 rejected\n" in out
+    [told] = err.splitlines()
+    assert told.startswith(f"{here}: run 62: breaks a rule: run.status='done'")
+    code, out, err = run("db", "export", "runs.csv", "--database", here)
+    assert (code, out) == (1, "runs.csv: 62 runs\n")
+    assert err.splitlines() == [told, "1 rows break a rule, and are left out"]
+    code, out, err = run("db", "export", "-", "--database", here)
+    assert (code, out.count("\n")) == (1, 63)
+    assert told in err
 
 
 def test_a_password_on_the_command_line_is_refused_and_not_repeated(run) -> None:

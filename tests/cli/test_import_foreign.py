@@ -6,9 +6,10 @@ import optuna
 import pytest
 from click.testing import CliRunner
 
+from lrbench_hpo.cli import import_foreign
 from lrbench_hpo.cli.import_foreign import import_logs, import_optuna, import_ray
 from lrbench_hpo.database import connect
-from lrbench_hpo.errors import LRBenchError
+from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.policies import LRPolicy
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -110,7 +111,7 @@ def test_logs(call, home):
     assert code == 1
     assert "folder a: COS(k0=1e-05, k1=0.1, l=1000), fitted to " in out
     assert "1 good rows, 1 rejected; nothing stored" in out
-    assert "folder b: no LR function reproduces 'lr'" in err
+    assert "folder b: no LR function can be told from 'lr'" in err
     assert not (home / "lr.db").exists()
     code, out, _ = call(import_logs, "logs", *said)
     assert (code, "1 new, 0 known already, 1 rejected" in out) == (1, True)
@@ -138,3 +139,20 @@ def test_one_bad_folder_of_several_is_told_and_left_out(call, home):
     assert "lrbench-hpo: no: no such folder" in err
     code, _, err = call(import_logs, "no")
     assert (code, err) == (2, "no: no such folder")
+
+
+def test_what_was_imported_before_the_database_failed_is_told(call, home, monkeypatch):
+    for name in ("one", "two"):
+        log(home / name / "a", [0.1] * 5)
+    import_one = import_foreign._import_one
+
+    def failing(db, name, *rest):
+        if name == "two":
+            raise DatabaseError("the disk is full")
+        return import_one(db, name, *rest)
+
+    monkeypatch.setattr(import_foreign, "_import_one", failing)
+    code, out, err = call(import_logs, "one", "two", "--dataset", "d", "--model", "m")
+    assert code == 2
+    assert "one: 1 new" in out
+    assert "the disk is full" in err

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
-from lrbench_hpo.database import Database, connect
+from lrbench_hpo.database import Database, connect, transactions
 from lrbench_hpo.database.engine import open_engine
 from lrbench_hpo.database.location import database_url as url_of
 
@@ -46,7 +45,7 @@ def test_no_connection_left(
 
 
 def test_a_database_that_may_only_be_read(
-    db: Database, make_run, postgres_database, sql, message_of
+    db: Database, make_run, postgres_database, sql, message_of, monkeypatch
 ) -> None:
     db.add(make_run())
     name = sa.make_url(postgres_database).database
@@ -56,14 +55,18 @@ def test_a_database_that_may_only_be_read(
         assert standby.stats().runs == 62
         assert standby.forget(source="local", dry_run=True) == 1
         assert len(list(standby.stored())) == 62
-        for call in (
+        tries = []
+        genuine = transactions._once
+        counted = lambda *given: (tries.append(given), genuine(*given))[1]  # noqa: E731
+        monkeypatch.setattr(transactions, "_once", counted)
+        calls = (
             lambda: standby.add(make_run(1)),
             standby.check_writable,
             lambda: standby.forget(source="local"),
-        ):
-            begin = time.monotonic()
+        )
+        for number, call in enumerate(calls, 1):
             assert "read-only: connect to the primary server" in message_of(call)
-            assert time.monotonic() - begin < 2
+            assert len(tries) == number  # what cannot get better is not tried again
 
 
 def test_a_locked_table_is_waited_for_as_long_as_the_server_is_told_to(
@@ -147,13 +150,11 @@ def test_tls_is_asked_for_and_refused_in_one_line(
 
 
 def test_a_server_that_is_not_there(message_of) -> None:
-    begin = time.monotonic()
     told = message_of(
         lambda: connect(f"postgresql://me@127.0.0.1:{free_port()}/lr?connect_timeout=1")
     )
     assert "refused" in told
     assert "is the server running" in told.lower()
     assert "postgresql://me@127.0.0.1:" in told
-    assert time.monotonic() - begin < 8
     told = message_of(lambda: connect("postgresql://me@no-such-host.invalid/lr?connect_timeout=1"))
     assert "is the host's name right?" in told

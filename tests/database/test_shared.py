@@ -232,3 +232,63 @@ def test_a_curve_of_a_hundred_points_takes_less_than_two_kilobytes(
     [(size,)] = sql(url, "SELECT length(points) FROM lrbench_curves")
     assert size < 2000
     assert db.find("digits", curves=True)[0].curve == curve
+
+
+def test_what_was_imported_and_forgotten_leaves_no_trace(
+    db: Database, make_run, database_url, sql
+) -> None:
+    before = Origin("ben@there", "2026-01-01T00:00:00Z", "0.1.0", file="old.jsonl")
+    came = Origin("ann@here", "2026-01-02T00:00:00Z", "0.1.0", file="new.jsonl", before=before)
+    db.add(make_run(0, task=Task("only", "there")), origin=came)
+    assert sql(database_url, "SELECT count(*) FROM lrbench_origins") == [(2,)]
+    assert db.forget(file="new.jsonl") == 1
+    assert sql(database_url, "SELECT count(*) FROM lrbench_origins") == [(0,)]
+    assert sql(database_url, "SELECT count(*) FROM lrbench_tasks") == [(3,)]
+
+
+def test_of_equal_scores_the_newest_comes_first(db: Database, make_run) -> None:
+    db.add(*(make_run(i) for i in (3, 1, 2)))
+    assert [run.seed for run in db.best("digits", "mlp", n=2)] == [3, 2]
+    assert [run.seed for run in db.evidence(make_run().task, 2)] == [3, 2]
+
+
+def test_a_bad_origin_hides_no_run(db: Database, make_run, database_url, sql) -> None:
+    db.add(make_run(), origin=ANN)
+    sql(database_url, "UPDATE lrbench_origins SET who = ''")
+    with pytest.warns(UserWarning, match="origin 1 in the database breaks a rule"):
+        assert list(db.stored(source="local")) == [(make_run(), None)]
+    with pytest.warns(UserWarning, match="origin 1 in the database breaks a rule"):
+        assert db.lookup(make_run().uid) == [(make_run(), None)]
+
+
+def test_many_reference_lrs_are_one_task(db: Database, make_run) -> None:
+    tasks = [Task("digits", "mlp", reference_lr=0.01 * (i + 1)) for i in range(40)]
+    runs = [make_run(i, task=t, metrics={"top1": i / 40}, curve=()) for i, t in enumerate(tasks)]
+    db.add(*runs)
+    found = db.evidence(tasks, 10)
+    assert len(found) == 10
+    assert [run.seed for run in found[:5]] == [39, 38, 37, 36, 35]
+    assert {run.uid for run in found} <= {run.uid for run in runs}
+
+
+def test_one_training_under_two_sources_is_one_run(db: Database, make_run) -> None:
+    assert db.add(make_run(0)) == 1
+    assert db.add(make_run(0, source="ann")) == 0
+    assert [run.source for run in db.find("digits")] == ["local"]
+
+
+def test_add_from_keeps_each_runs_origin(db: Database, make_run) -> None:
+    rows = [(make_run(0), ANN), (make_run(1), BEN), (make_run(2), None)]
+    assert db.add_from(rows) == 3
+    assert list(db.stored(source="local")) == rows
+    assert db.add_from(rows) == 0
+    assert [run.seed for run in db.find(imported=True)] == [1, 0]
+    assert [run.seed for run in db.find("digits", imported=False)] == [2]
+
+
+def test_a_database_knows_itself_under_any_name(db: Database, database_url, with_query) -> None:
+    name = "timeout" if database_url.startswith("sqlite") else "application_name"
+    with connect(with_query(database_url, **{name: "7"})) as same:
+        assert same.identity() == db.identity()
+    with connect("sqlite://") as other, connect("sqlite://") as another:
+        assert len({db.identity(), other.identity(), another.identity()}) == 3

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +51,20 @@ def make_run() -> Callable[..., Run]:
 def database() -> Iterator[Database]:
     with connect("sqlite://") as db:
         yield db
+
+
+@pytest.fixture
+def break_rows() -> Callable[..., None]:
+    """Change rows of an SQLite file as only others can, so that they break a rule."""
+
+    def break_rows(path: Path, *seeds: int) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            for seed in seeds:
+                connection.execute(
+                    "UPDATE lrbench_runs SET status = 'done' WHERE seed = ?", (seed,)
+                )
+
+    return break_rows
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -24,6 +25,16 @@ def add(database, *rows, **options):
     return import_rows(database, rows, file="runs.jsonl", checksum="ab", **options)
 
 
+def batches_of(database, monkeypatch) -> list[int]:
+    """The sizes of the transactions that rows are stored in from now on."""
+    sizes: list[int] = []
+    add_from = database.add_from
+    monkeypatch.setattr(
+        database, "add_from", lambda rows: (sizes.append(len(rows)), add_from(rows))[1]
+    )
+    return sizes
+
+
 def test_a_run_is_stored_once(database, make_run) -> None:
     rows = [Found(make_run(n % 4)) for n in range(12)]
     first, again = add(database, *rows), add(database, *rows)
@@ -38,6 +49,17 @@ def test_rows_keep_their_origin_behind_the_new_one(database, make_run) -> None:
     assert all((o.file, o.checksum) == ("runs.jsonl", "ab") for o in found.values())
     assert all(found[n].before == (ANN if n % 2 else None) for n in range(700))
     assert sorted(count for _, count in database.origins()) == [350, 350]  # one moment, two ways
+
+
+def test_rows_with_an_origin_each_share_transactions(database, make_run, monkeypatch) -> None:
+    sizes = batches_of(database, monkeypatch)
+    ways = [dataclasses.replace(ANN, file=f"{n}.jsonl") for n in range(700)]
+    report = add(database, *(Found(make_run(n), way) for n, way in enumerate(ways)))
+    assert (report.new, report.known) == (700, 0)
+    assert sizes == [importing.BATCH, importing.BATCH, 700 - 2 * importing.BATCH]
+    found = {run.seed: origin for run, origin in database.stored() if run.task.dataset == "digits"}
+    assert [found[n].before for n in range(700)] == ways
+    assert len({origin.at for origin in found.values()}) == 1
 
 
 def test_an_over_long_way_loses_its_oldest_steps(database, make_run) -> None:
@@ -111,6 +133,19 @@ def test_other_content_is_another_file(database, home) -> None:
     assert {path.parent for path in paths} == {home / "share" / "lrbench_hpo" / "rejected"}
 
 
+def test_bad_rows_of_one_pipe_do_not_replace_those_of_another(database) -> None:
+    def rejected(*texts: str) -> Path:
+        rows = [Rejected("stdin", f"line {n}", "bad", text) for n, text in enumerate(texts)]
+        return import_rows(database, rows, file="stdin", checksum=None).quarantine
+
+    first, second, shorter = rejected("a", "b"), rejected("c", "d"), rejected("a")
+    assert rejected("a", "b") == first
+    assert len({first, second, shorter}) == 3
+    kept = [[json.loads(line)["text"] for line in path.open()] for path in (first, second, shorter)]
+    assert kept == [["a", "b"], ["c", "d"], ["a"]]
+    assert sorted(first.parent.iterdir()) == sorted([first, second, shorter])
+
+
 def test_a_chosen_quarantine_takes_the_place_of_a_quarantine_alone(tmp_path) -> None:
     path = tmp_path / "bad" / "rows.jsonl"
     for _ in range(2):
@@ -164,13 +199,13 @@ def test_a_database_that_fails_says_how_far_it_came(make_run, tmp_path, monkeypa
     with connect(tmp_path / "lr.db") as database:
         calls = []
 
-        def fails(*runs, origin=None):
-            calls.append(len(runs))
+        def fails(rows):
+            calls.append(len(rows))
             if len(calls) == 2:
                 raise DatabaseError("the disk is full")
-            return len(runs)
+            return len(rows)
 
-        monkeypatch.setattr(database, "add", fails)
+        monkeypatch.setattr(database, "add_from", fails)
         with pytest.raises(DatabaseError, match=r"the disk is full.*300 runs of runs.jsonl"):
             add(database, *(Found(make_run(n)) for n in range(900)))
     assert calls == [300, 300]
@@ -178,11 +213,7 @@ def test_a_database_that_fails_says_how_far_it_came(make_run, tmp_path, monkeypa
 
 def test_long_curves_wait_in_small_batches(database, make_run, monkeypatch) -> None:
     monkeypatch.setattr(importing, "_MOST_POINTS", 10)  # each of these runs has two
-    sizes = []
-    add_to = database.add
-    monkeypatch.setattr(
-        database, "add", lambda *runs, **way: (sizes.append(len(runs)), add_to(*runs, **way))[1]
-    )
+    sizes = batches_of(database, monkeypatch)
     add(database, *(Found(make_run(n)) for n in range(12)))
     assert sizes == [5, 5, 2]
 

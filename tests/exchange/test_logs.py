@@ -9,6 +9,7 @@ import tensorboardX
 from torch.utils.tensorboard import SummaryWriter
 
 from lrbench_hpo.database import connect
+from lrbench_hpo.errors import RecordError
 from lrbench_hpo.exchange import logs
 from lrbench_hpo.exchange.columns import lr_columns, metric_columns, step_column
 from lrbench_hpo.exchange.foreign import Foreign
@@ -148,7 +149,7 @@ def test_what_no_function_made_is_rejected_with_the_error(tmp_path):
     row = only(tmp_path)
     assert isinstance(row, Rejected)
     assert row.place == f"folder {tmp_path.name}"
-    assert "no LR function reproduces 'lr'" in row.reason
+    assert "no LR function can be told from 'lr'" in row.reason
     assert "decades, more than 0.02" in row.reason
 
 
@@ -283,3 +284,71 @@ def test_learning_rates_and_steps_are_told_by_their_names():
     assert lr_columns(names) == names[:5]
     assert step_column(["Epoch", "lr"]) == ("Epoch", True)
     assert step_column(["epoch", "global_step"]) == ("global_step", False)
+
+
+@pytest.mark.parametrize(
+    ("last", "budget", "status"),
+    [
+        (290, 10_000, "pruned"),
+        (990, 1_000, "complete"),
+        (960, 1_000, "complete"),
+        (930, 1_000, "pruned"),
+    ],
+)
+def test_a_log_that_ends_before_the_budget_is_of_a_pruned_run(tmp_path, last, budget, status):
+    rows = [(t, 0.1, t / 1e6) for t in range(0, last + 1, 10)]
+    table(tmp_path / "a.csv", "step,lr,val_acc", rows)
+    run = only(tmp_path, max_iterations=budget).run
+    assert (run.status, run.max_iterations) == (status, budget)
+    assert ("final_top1" in run.metrics) == (status == "complete")
+
+
+def test_one_logging_interval_may_be_missing(tmp_path):
+    rows = [(t, 0.1) for t in range(0, 901, 100)]
+    table(tmp_path / "a.csv", "iteration,lr", rows)
+    assert only(tmp_path, max_iterations=1000).run.status == "complete"
+    assert only(tmp_path, max_iterations=1001).run.status == "pruned"
+
+
+def test_too_few_samples_of_a_curve_are_rejected(tmp_path):
+    rows = [(t, COS(t)) for t in (0, 500, 999)]
+    table(tmp_path / "a.csv", "step,lr", rows)
+    row = only(tmp_path, max_iterations=1000)
+    assert row.reason.startswith("no LR function can be told from 'lr': 3 samples are too few")
+
+
+def test_epochs_too_coarse_for_their_policy_are_rejected(tmp_path):
+    for folder, epochs in (("a", 10), ("b", 50)):
+        policy = LRPolicy("COS", k0=1e-4, k1=0.1, l=100 * epochs)
+        rows = [(t, policy(t // 100 * 100)) for t in range(100 * epochs)]
+        table(tmp_path / folder / "a.csv", "step,lr", rows)
+    coarse, fine = logs.read(tmp_path, foreign())
+    assert "each LR is held for 100 iterations" in coarse.reason
+    assert fine.run.notes["fit_held"] == 100
+    assert 0.01 < fine.run.notes["fit_error"] < fine.run.notes["fit_worst"]  # over all points
+
+
+@pytest.mark.parametrize("junk", [b"a,b\rc,d\re,f\n", b"\xff\xfe\n"])
+def test_a_table_that_is_none_is_rejected_alone(tmp_path, junk):
+    lightning(tmp_path / "a")
+    lightning(tmp_path / "c")
+    (tmp_path / "a" / "junk.csv").write_bytes(junk)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "junk.csv").write_bytes(junk)
+    rows = list(logs.read(tmp_path, foreign()))
+    assert [(row.place, type(row)) for row in rows] == [
+        ("folder a", Rejected),
+        ("folder a", Found),
+        ("folder b", Rejected),
+        ("folder c", Found),
+    ]
+    assert rows[0].reason.startswith("junk.csv: ")
+    assert "\n" not in rows[0].reason
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_iterations_per_epoch_have_their_own_rule(value):
+    with pytest.raises(RecordError) as caught:
+        foreign(iterations_per_epoch=value)
+    assert str(caught.value).startswith("iterations_per_epoch=")
+    assert "learning rate" not in str(caught.value)

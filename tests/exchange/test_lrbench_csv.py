@@ -1,8 +1,11 @@
 """LRBench-style CSV as runs: its units, its lists, and rows that say too little."""
 
+import time
+
 import pytest
 
 from lrbench_hpo.database import connect
+from lrbench_hpo.exchange import lrbench_csv
 from lrbench_hpo.exchange.files import open_input
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.reading import ExchangeError, Rejected
@@ -89,6 +92,12 @@ def test_rows_like_the_repositorys(tmp_path):
         ("CIFAR-10,m,K,Adam,32,FIX,0.001,,,,,30,nan,,,,,,,", "top1='nan': expected a number"),
         ("CIFAR-10,m,K,Adam,32,FIX,1e999,,,,,30,72,,,,,,,", "k0"),
         ("CIFAR-10,m,K,Adam,32,FIX,0.001,,,,,30,,,,,,,,", "top1 is missing"),
+        ("CIFAR-10,m,K,Adam,32,FIX,0.001,,,,,30,72,,,1e999,,,,", "loss='1e999': expected a finite"),
+        ("CIFAR-10,m,K,Adam,32,FIX,0.001,,,,,30,1e999,,,,,,,", "top1='1e999': expected a finite"),
+        (
+            "CIFAR-10,m,K,Adam,1e999,FIX,0.001,,,,,30,72,,,,,,,",
+            "batch_size='1e999': expected a finite",
+        ),
         ("CIFAR-10,,K,Adam,32,FIX,0.001,,,,,30,72,,,,,,,", "model is missing"),
         ("CIFAR-10,m,K,Adam,x,FIX,0.001,,,,,30,72,,,,,,,", "batch_size='x'"),
         ("CIFAR-10,m,K", "expected 20 cells, got 3"),
@@ -132,3 +141,9 @@ def test_rows_of_the_paper_are_known_already(tmp_path):
         report = import_rows(db, rows(tmp_path, PAPER, line, changed), file="f", checksum=None)
         assert (report.new, report.known) == (1, 1)
         assert db.stats().by_source == {"lrbench-paper": 61, "lrbench-csv": 1}
+
+
+def test_an_optimizer_of_blanks_takes_no_time():
+    began = time.process_time()
+    assert lrbench_csv._optimizer({"optimizer": "wd" + " " * 20_000}) == {"optimizer": "wd"}
+    assert time.process_time() - began < 0.5

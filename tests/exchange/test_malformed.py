@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import copy
 import csv
 import gzip
@@ -586,3 +587,18 @@ def test_random_bytes_never_crash(tmp_path, take_in, make_run, as_jsonl, as_csv)
         except ExchangeError as error:
             told = [str(error)]
         assert all(line.isprintable() and len(line) < 600 for line in told)
+
+
+def test_random_csv_is_refused_in_one_way(write, as_csv, take_in) -> None:
+    """Whatever the csv module thinks of a line, it is a ValueError, a bad row or one line."""
+    noise = random.Random(11)
+    [header] = as_csv()
+    for _ in range(3_000):
+        text = "".join(noise.choices('"",,\r\t;\\\x85\u2028ab1', k=noise.randint(0, 12)))
+        with contextlib.suppress(ValueError):
+            table.cells_of(text)
+    for _ in range(100):
+        lines = ["".join(noise.choices('"",,\r\t;ab1', k=noise.randint(1, 30))) for _ in range(3)]
+        with contextlib.suppress(ExchangeError):
+            take_in(write("noise.csv", *lines))
+        assert take_in(write("rows.csv", header, *lines)).good == 0

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import warnings
+
 import pytest
+import sqlalchemy as sa
 
 from lrbench_hpo.database import Origin, connect
 from lrbench_hpo.errors import DatabaseError
@@ -50,8 +55,10 @@ def test_a_source_for_all_rows(database, other, make_run) -> None:
     assert database.stats().by_source == {"lrbench-paper": 61, "ann": 2}
 
 
-def test_rows_that_claim_to_be_published_stay_out(database, other, make_run) -> None:
-    other.add(make_run(1, source="lrbench-paper"), make_run(2))
+def test_rows_that_claim_to_be_published_stay_out(database, other, make_run, tmp_path) -> None:
+    other.add(make_run(1), make_run(2))
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection, connection:
+        connection.execute("UPDATE lrbench_runs SET source = 'lrbench-paper' WHERE seed = 1")
     report = merge(database, other)
     assert (report.new, report.rejected) == (1, 1)
     assert report.reasons[0].place == "run 62"
@@ -63,6 +70,67 @@ def test_a_database_and_itself(database, other, tmp_path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "other.db")
     with connect(tmp_path / "link.db") as link, pytest.raises(ExchangeError, match="itself"):
         merge(other, link)
+
+
+def test_a_file_and_itself_by_another_url(other, make_run, tmp_path) -> None:
+    other.add(make_run(1))
+    for url in (
+        f"sqlite:///{tmp_path}/other.db?timeout=5",
+        f"sqlite:///file:{tmp_path}/other.db?uri=true",
+        f"sqlite:///{tmp_path}/../{tmp_path.name}/other.db",
+    ):
+        with connect(url) as same, pytest.raises(ExchangeError, match="itself"):
+            merge(other, same, source="bob")
+    assert other.stats().by_source == {"lrbench-paper": 61, "local": 1}
+
+
+def test_a_server_and_itself_by_another_url(make_run, postgres_database) -> None:
+    url = sa.make_url(postgres_database)
+    named = url.update_query_dict({"application_name": "another", "connect_timeout": "5"})
+    urls = [named, url.update_query_dict({"schema": "public"})]
+    if host := url.query.get("host"):
+        urls += [url.update_query_dict({"host": f"{host}/"})]
+    with connect(postgres_database) as server:
+        server.add(make_run(1))
+        for one in urls:
+            location = one.render_as_string(hide_password=False)
+            with connect(location) as same, pytest.raises(ExchangeError, match="itself"):
+                merge(server, same, source="bob")
+        assert server.stats().by_source == {"lrbench-paper": 61, "local": 1}
+
+
+def test_two_schemas_of_a_database_are_two(make_run, postgres_database) -> None:
+    url = sa.make_url(postgres_database).update_query_dict({"schema": "team"})
+    location = url.render_as_string(hide_password=False)
+    with connect(postgres_database) as server, connect(location) as team:
+        team.add(make_run(1))
+        assert merge(server, team).new == 1
+
+
+def test_rows_that_break_a_rule_there_are_counted(
+    database, other, make_run, break_rows, tmp_path, recwarn
+) -> None:
+    other.add(*(make_run(n) for n in range(600)))
+    break_rows(tmp_path / "other.db", 5, 7, 599)
+    report = merge(database, other)
+    assert (report.new, report.known, report.rejected) == (597, 61, 3)
+    [reason] = report.reasons
+    assert (reason.file, reason.place) == (str(tmp_path / "other.db"), "run 67")
+    assert reason.reason.startswith("breaks a rule: ")
+    assert "status='done'" in reason.reason
+    assert report.alike == {reason.reason: 3}
+    assert report.quarantine.read_text().count("\n") == 3
+    assert not recwarn.list
+
+
+def test_other_warnings_are_passed_on(database, other, monkeypatch) -> None:
+    def stored(**_: object):
+        warnings.warn("the server is old", stacklevel=2)
+        yield from ()
+
+    monkeypatch.setattr(other, "stored", stored)
+    with pytest.warns(UserWarning, match="the server is old"):
+        assert merge(database, other).rejected == 0
 
 
 def test_two_databases_in_memory_are_two(database, make_run) -> None:

@@ -13,9 +13,9 @@ from optuna.trial import TrialState, create_trial
 import lrbench_hpo
 from lrbench_hpo import outcomes
 from lrbench_hpo.database import connect
-from lrbench_hpo.errors import LRBenchError, PolicyError, UnknownNameError
+from lrbench_hpo.errors import DatabaseError, LRBenchError, PolicyError, UnknownNameError
 from lrbench_hpo.exchange import optuna_study
-from lrbench_hpo.exchange.foreign import Foreign, stored_otherwise
+from lrbench_hpo.exchange.foreign import Foreign, Originals
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.policies import LRPolicy
@@ -321,9 +321,10 @@ def test_a_study_of_this_package_needs_no_words(tmp_path):
         assert rows[0].run.cost == {"seconds": 1.0}
         assert rows[0].run.notes["run"] == runs[0].uid
         # What the objective has stored itself is known, and not stored in another form.
-        assert not stored_otherwise(db, rows[0].run)
+        assert not Originals(db).hold(rows[0].run)
         db.add(*runs)
-        assert all(stored_otherwise(db, row.run) for row in rows)
+        originals = Originals(db)
+        assert all(originals.hold(row.run) for row in rows)
 
 
 def test_a_trial_whose_run_was_recalled_is_no_second_run(tmp_path):
@@ -389,3 +390,54 @@ def test_a_server_holds_studies_too(postgres_database):
     study.optimize(train, n_trials=2)
     rows = list(optuna_study.read(postgres_database, "mine", FOREIGN))
     assert [row.run.status for row in rows] == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("name", ["space", "task", "score_weights"])
+def test_settings_of_a_study_that_are_none_end_in_one_line(tmp_path, name):
+    with connect(tmp_path / "lr.db") as db:
+        study, _ = own_study(db, 1)
+    for bad in (5, [1], "x", {"functions": [1, 2]}, {"functions": {"FIX": [3]}}):
+        settings = StudySettings.of(study).to_dict() | {name: bad}
+        other = optuna.create_study(study_name="other")
+        other.set_user_attr("lrbench", settings)
+        with pytest.raises(ExchangeError, match="study 'other' cannot be read") as caught:
+            list(optuna_study.read(other))
+        assert "\n" not in str(caught.value)
+
+
+class Counted:
+    """A database that counts what it is asked."""
+
+    def __init__(self, database):
+        self.database, self.asked = database, 0
+
+    def __getattr__(self, name):
+        self.asked += 1
+        return getattr(self.database, name)
+
+
+@pytest.mark.parametrize(("most", "asked"), [(1000, 1), (2, 4)])
+def test_the_database_is_asked_once_a_task_for_what_it_holds(tmp_path, most, asked):
+    with connect(tmp_path / "lr.db") as db:
+        study, runs = own_study(db)
+        db.add(*runs)
+        counted = Counted(db)
+        originals = Originals(counted, most)
+        rows = list(optuna_study.read(study))
+        assert len(rows) == 3
+        assert all(originals.hold(row.run) for row in rows)
+        assert counted.asked == asked  # of a larger task, each run is asked for
+
+
+def test_a_bad_row_of_the_task_ends_no_import(tmp_path, monkeypatch):
+    def stored(*_, **__):
+        raise DatabaseError("run 1 cannot be read")
+        yield
+
+    with connect(tmp_path / "lr.db") as db:
+        study, runs = own_study(db)
+        db.add(*runs[:2])
+        monkeypatch.setattr(db, "stored", stored)
+        originals = Originals(db)
+        held = [originals.hold(row.run) for row in optuna_study.read(study)]
+    assert held == [True, True, False]

@@ -13,7 +13,7 @@ import pytest
 
 from lrbench_hpo.database import connect
 from lrbench_hpo.exchange import ray_results
-from lrbench_hpo.exchange.foreign import Foreign, stored_otherwise
+from lrbench_hpo.exchange.foreign import Foreign, Originals
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.policies import LRPolicy
@@ -167,10 +167,10 @@ def test_trials_of_this_package_need_no_words(tmp_path):
         *(run.task, run.policy, run.metrics, run.curve, run.created_at),
     )
     with connect(tmp_path / "lr.db") as db:
-        assert not stored_otherwise(db, found)
+        assert not Originals(db).hold(found)
         # As RecordRuns would have stored it, with notes of its own.
         db.add(own_run(created_at=run.created_at, notes={"ray_trial": "own_1"}))
-        assert stored_otherwise(db, found)
+        assert Originals(db).hold(found)
 
 
 def test_a_trial_that_was_cut_is_pruned(tmp_path):
@@ -338,3 +338,13 @@ def test_a_real_experiment(tmp_path):
         [sys.executable, "-c", without_ray], check=True, capture_output=True, text=True
     )
     assert done.stdout.split() == ["2"]
+
+
+def test_a_table_that_is_none_is_rejected_alone(tmp_path):
+    for name in ("a", "b", "c"):
+        trial(tmp_path, name, CONFIG, reports())
+    (tmp_path / "b" / "result.json").unlink()
+    (tmp_path / "b" / "progress.csv").write_bytes(b"acc,steps\n1,2\r3,4\n")
+    rows = list(ray_results.read(tmp_path, FOREIGN))
+    assert [type(row) for row in rows] == [Found, Rejected, Found]
+    assert "progress.csv: after line 1: not CSV: new-line character" in rows[1].reason

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lrbench_hpo.database import connect
 from lrbench_hpo.exchange.export import export
 from lrbench_hpo.exchange.reading import ExchangeError
 from lrbench_hpo.exchange.writing import new_file
@@ -120,3 +121,18 @@ def test_the_longest_name_that_a_folder_takes(database, tmp_path) -> None:
 def test_standard_output(database, capsys) -> None:
     assert export(database, "-").runs == 61
     assert capsys.readouterr().out.count("\n") == 62
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "runs.csv"])
+def test_rows_that_break_a_rule_are_left_out_and_counted(
+    name, make_run, break_rows, tmp_path, recwarn
+) -> None:
+    with connect(tmp_path / "lr.db") as database:
+        database.add(*(make_run(n) for n in range(20)))
+        break_rows(tmp_path / "lr.db", *range(3, 15))
+        report = export(database, tmp_path / name)
+    assert (report.runs, report.left_out) == (61 + 8, 12)
+    assert [row.place for row in report.reasons] == [f"run {n}" for n in range(65, 75)]
+    assert all("status='done'" in row.reason for row in report.reasons)
+    assert len((tmp_path / name).read_text().splitlines()) == 1 + 61 + 8
+    assert not recwarn.list
