@@ -138,8 +138,9 @@ def readable(
     runs = []
     for row in found:
         with left_out():
-            if row["task_id"] in tasks:
-                runs.append((row, run_of(row, tasks[row["task_id"]], row.get("points"))))
+            if row["task_id"] not in tasks:
+                raise DatabaseError(f"run {row['id']} in the database breaks a rule: its task does")
+            runs.append((row, run_of(row, tasks[row["task_id"]], row.get("points"))))
     return runs
 
 

@@ -334,7 +334,9 @@ class Database:
         removed = [0]  # in each try: the last finds none left if only its answer was lost
 
         def forget(connection: sa.Connection) -> None:
-            removed.append(forget_runs(connection, source, file, checksum=checksum, dry_run=dry_run))
+            removed.append(
+                forget_runs(connection, source, file, checksum=checksum, dry_run=dry_run)
+            )
 
         self._do(forget, write=not dry_run)
         return max(removed)

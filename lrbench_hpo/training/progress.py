@@ -24,7 +24,7 @@ class Progress:
         self.state: Mapping[str, Tensor] = {}
         self._policy = policy
         self._best: dict[str, float | None] = {}
-        self._best_top1 = -1.0
+        self._last_top1: float | None = None  # exactly: a curve's values are rounded
 
     def add(
         self, iteration: int, measured: Mapping[str, float | None], model: nn.Module
@@ -38,8 +38,8 @@ class Progress:
             top1=measured.get("top1"),
         )
         self.curve.append(point)
-        if point.top1 is not None and point.top1 > self._best_top1:
-            self._best_top1 = point.top1
+        best, self._last_top1 = self._best.get("top1"), measured.get("top1")
+        if point.top1 is not None and (best is None or (self._last_top1 or 0.0) > best):
             self._best = {**measured, "iterations_to_best": iteration}
             self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         return point
@@ -49,6 +49,7 @@ class Progress:
         return {
             "curve": [point.to_dict() for point in self.curve],
             "best": dict(self._best),
+            "last_top1": self._last_top1,
             "state": dict(self.state),
         }
 
@@ -56,13 +57,12 @@ class Progress:
         """Go on from what `state_dict` gave."""
         self.curve = [CurvePoint.from_dict(point) for point in state["curve"]]
         self._best = dict(state["best"])
-        top1 = self._best.get("top1")
-        self._best_top1 = -1.0 if top1 is None else top1
+        self._last_top1 = state["last_top1"]
         self.state = {name: value.clone() for name, value in state["state"].items()}
 
     def metrics(self, *, complete: bool) -> dict[str, float | None]:
         """The metrics at the best evaluation, and Top-1 at the end of a complete run."""
-        return {**_UNKNOWN, **self._best, "final_top1": self.curve[-1].top1 if complete else None}
+        return {**_UNKNOWN, **self._best, "final_top1": self._last_top1 if complete else None}
 
 
 _UNKNOWN: Mapping[str, float | None] = dict.fromkeys(

@@ -19,7 +19,7 @@ from lrbench_hpo.training.loop import TrainingLoop
 from lrbench_hpo.training.progress import Progress
 from lrbench_hpo.training.randomness import LayerRandomness
 
-_FORMAT = 1  # of the state dict
+_FORMAT = 2  # of the state dict
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def test_the_record_tells_the_run_so_far(digits_trainer):
     point = session.step()
     begun = session.run()
     assert (begun.status, begun.curve) == ("pruned", (point,))
-    assert begun.metrics["top1"] == point.top1
+    assert begun.metrics["top1"] == pytest.approx(point.top1, rel=1e-5)  # a curve keeps six digits
     assert begun.metrics["final_top1"] is None
     finished(session)
     assert session.run().status == "complete"
@@ -204,7 +204,7 @@ def test_the_state_of_another_run_is_one_line(digits_trainer, change, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("state", [{}, {"format": 2}, None, [1]])
+@pytest.mark.parametrize("state", [{}, {"format": 99}, None, [1]])
 def test_something_else_is_no_state(digits_trainer, state):
     with pytest.raises(TrainingError, match="no state of a training run"):
         digits_trainer.session(FIX, 40).load_state_dict(state)
