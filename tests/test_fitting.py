@@ -375,3 +375,49 @@ def test_a_decay_once_an_epoch_is_exponential_when_rounded(decimals):
     fit = fit_policy(t, np.round(0.1 * 0.82 ** (t / 100), decimals))
     assert fit.policy.function == "EXP"
     assert fit.good, fit.doubt
+
+
+ROUNDED = [
+    LRPolicy("FIX", k0=0.1),
+    LRPolicy("EXP", k0=0.1, gamma=0.995),
+    LRPolicy("STEP", k0=0.1, gamma=0.5, l=200),
+    LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[400, 700]),
+    LRPolicy("INV", k0=0.1, gamma=0.01, p=0.75),
+    LRPolicy("POLY", k0=0.1, p=2, l=1000),
+    LRPolicy("TRI", k0=0.01, k1=0.1, l=100),
+    LRPolicy("TRI2", k0=0.01, k1=0.1, l=100),
+    LRPolicy("TRIEXP", k0=0.01, k1=0.1, gamma=0.998, l=100),
+    LRPolicy("SIN", k0=0.01, k1=0.1, l=100),
+    LRPolicy("SIN2", k0=0.01, k1=0.1, l=100),
+    LRPolicy("SINEXP", k0=0.01, k1=0.1, gamma=0.998, l=100),
+    LRPolicy("COS", k0=1e-4, k1=0.1, l=1000),
+    LRPolicy("COS", k0=0.05, k1=0.0, l=1000),
+]
+
+
+@pytest.mark.parametrize("every", [1, 10, 20])
+@pytest.mark.parametrize("policy", ROUNDED, ids=lambda policy: policy.function)
+def test_four_decimals_are_enough(policy, every):
+    t = np.arange(0, 1_000, every)
+    fit = fit_policy(t, np.round(policy(t), 4), max_iterations=1_000)
+    assert fit.good, fit.doubt
+    assert fit.policy.function == policy.function
+    assert fit.policy(t) == pytest.approx(policy(t), abs=3e-4)
+
+
+@pytest.mark.parametrize("count", [12, 16, 20, 30])
+@pytest.mark.parametrize("made", ["falling", "unsorted"])
+def test_rounding_makes_no_policy_of_random_samples(count, made):
+    rng = np.random.default_rng(count)
+    for _ in range(6):
+        lrs = rng.uniform(0.001, 0.1, count)
+        lrs = np.sort(lrs)[::-1] if made == "falling" else lrs
+        rounded = fit_policy(range(count), np.round(lrs, 4))
+        # Sorted ones can come as near to a cosine as noise does: then rounding changes nothing.
+        assert not rounded.good or fit_policy(range(count), lrs).good, rounded.policy
+
+
+def test_one_cycle_of_four_decimals_is_no_policy():
+    t, lrs = torch_curve(lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=1000), 1000)
+    assert not fit_policy(t, np.round(lrs, 4)).good
+    assert not fit_policy(t[::20], np.round(lrs[::20], 4)).good

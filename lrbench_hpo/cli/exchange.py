@@ -68,8 +68,8 @@ def import_command(
     """Store the runs of files: those of db export, or LRBench's CSV; - is stdin.
 
     What a file is, is told by what is in it. A run is stored once, however often it comes. Bad
-    rows are told and kept aside, and the good ones stored all the same. The exit status is 1 if
-    some rows were rejected, 2 if none could be read.
+    rows are told and kept in a file: mend their text in it, and import it too. The good ones are
+    stored all the same. The exit status is 1 if some rows were rejected, 2 if none could be read.
     """
     from lrbench_hpo.cli.exchange_output import show_import, tell
     from lrbench_hpo.database import connect

@@ -55,8 +55,8 @@ _FOREIGN: Sequence[Callable[[Any], Any]] = (
         metavar="THEIRS=OURS",
         multiple=True,
         callback=_pairs,
-        help="What a name of theirs is: k0, k1, gamma, l, p, function, max_iterations, epochs, "
-        "iteration, seed, top1, eval_loss, task.batch_size, ...; may be given several times.",
+        help="What a name of theirs is: k0, k1, gamma, l, l_epochs, p, function, max_iterations, "
+        "epochs, iteration, seed, top1, task.batch_size, ...; may be given several times.",
     ),
     click.option(
         "--set",
@@ -115,8 +115,9 @@ def import_optuna(
 
     A study made by lrbench-hpo says everything itself. Of any other one, --map says which
     parameters make the policy: --map lr=k0 --map schedule=function. User attributes are mapped in
-    the same way, and value0, value1, ... of several objectives. Trials that are not over are left
-    out. Nothing is written to the study.
+    the same way, and value0, value1, ... of several objectives. Steps that count epochs make a
+    curve with --iterations-per-epoch only; --map step=iteration says that they count iterations.
+    Trials that are not over are left out. Nothing is written to the study.
     """
     from lrbench_hpo.exchange import optuna_study
 
@@ -124,12 +125,12 @@ def import_optuna(
     foreign = _said(said)
     name = _shown(storage)
     label = name if study is None else f"{name} {opened.study_name}"
-    _import(
-        [(label, lambda left_out: optuna_study.read(opened, foreign=foreign, left_out=left_out))],
-        database,
-        foreign,
-        dry_run,
-    )
+    told: list[str] = []
+
+    def rows(left_out: Callable[[str], object]) -> Iterator[Found | Rejected]:
+        return optuna_study.read(opened, foreign=foreign, left_out=left_out, tell=told.append)
+
+    _import([(label, rows)], database, foreign, dry_run, told)
 
 
 @click.command("import-ray")
@@ -201,7 +202,11 @@ def _shown(location: str) -> str:
 
 
 def _import(
-    inputs: Sequence[tuple[str, _Rows]], database: str | None, foreign: Foreign, dry_run: bool
+    inputs: Sequence[tuple[str, _Rows]],
+    database: str | None,
+    foreign: Foreign,
+    dry_run: bool,
+    told: Sequence[str] = (),
 ) -> None:
     """Store what the inputs hold, or show it; ends the command with its exit status."""
     from lrbench_hpo.cli.exchange_output import show_import, tell
@@ -210,12 +215,13 @@ def _import(
     from lrbench_hpo.exchange.reading import ExchangeError
 
     reports: list[ImportReport] = []
+    undated: list[str] = []
     unread = 0
     db = None if dry_run else connect(database)
     try:
         for name, read in inputs:
             try:
-                reports.append(_import_one(db, name, read, foreign.source))
+                reports.append(_import_one(db, name, read, foreign.source, undated))
             except ExchangeError as error:
                 if len(inputs) == 1:
                     raise
@@ -229,10 +235,22 @@ def _import(
     finally:
         if db is not None:
             db.close()
-    sys.exit(show_import(reports, unread=unread, dry_run=dry_run))
+    status = show_import(reports, unread=unread, dry_run=dry_run)
+    for line in told:
+        click.echo(line, err=True)
+    if undated:
+        again = "" if dry_run else ", after db forget has taken these out"
+        click.echo(
+            f"{len(undated):,} runs say no time, and are dated 1970-01-01: --created-at TIME gives "
+            f"them one{again}",
+            err=True,
+        )
+    sys.exit(status)
 
 
-def _import_one(db: Database | None, name: str, read: _Rows, source: str | None) -> ImportReport:
+def _import_one(
+    db: Database | None, name: str, read: _Rows, source: str | None, undated: list[str]
+) -> ImportReport:
     from lrbench_hpo.checks import printable
     from lrbench_hpo.cli.exchange_output import Bar
     from lrbench_hpo.exchange.importing import import_rows
@@ -240,7 +258,7 @@ def _import_one(db: Database | None, name: str, read: _Rows, source: str | None)
 
     unfinished: list[str] = []
     known: list[str] = []
-    rows = read(unfinished.append)
+    rows = _noted(read(unfinished.append), undated)
     with Bar(name) as bar:
         report = import_rows(
             db,
@@ -256,6 +274,19 @@ def _import_one(db: Database | None, name: str, read: _Rows, source: str | None)
         why = "not over, or known under another number"
         click.echo(f"{printable(name)}: {len(unfinished):,} trials left out: {why}")
     return report
+
+
+def _noted(rows: Iterator[Found | Rejected], undated: list[str]) -> Iterator[Found | Rejected]:
+    """The rows; the places of those that say no time are noted."""
+    from lrbench_hpo.exchange.foreign import UNKNOWN_TIME
+    from lrbench_hpo.exchange.reading import Found
+    from lrbench_hpo.records import utc_timestamp
+
+    unknown = utc_timestamp(UNKNOWN_TIME)
+    for row in rows:
+        if isinstance(row, Found) and row.run.created_at == unknown:
+            undated.append(row.place)
+        yield row
 
 
 def _not_stored(

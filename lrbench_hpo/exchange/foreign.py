@@ -23,12 +23,16 @@ from lrbench_hpo.trial_results import METRICS
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 ORIGINAL = "run"  # in notes: the uid under which the tool itself stored the same training
 POLICY = ("function", "k0", "k1", "gamma", "p", "l")
+L_EPOCHS = "l_epochs"  # an l that counts epochs
 OF_TASK = tuple(f"task.{name}" for name in Task("any", "any").to_dict())
 MEASURED = (*METRICS, "top1_std")
 MAX_REMEMBERED = 100_000  # runs, of all tasks together
 _MAX_ALIKE = 1_000  # runs of one policy, budget and seed that are looked at
+_MOST_L = {"NSTEP": 100}  # an l is at least so small a part of the budget
+_MOST_OTHER_L = 1_000
 TARGETS = (
     *POLICY,
+    L_EPOCHS,
     *("max_iterations", "epochs", "iteration", "epoch", "lr", "seed"),
     *MEASURED,
     *OF_TASK,
@@ -57,7 +61,8 @@ class Foreign:
         dataset: name of the data set.
         model: name of the model.
         mapping: their names to ours: parameters of a policy (``function``, ``k0``, ``k1``,
-            ``gamma``, ``p``, ``l``), ``max_iterations``, ``epochs``, ``seed``, metrics
+            ``gamma``, ``p``, ``l``, or ``l_epochs`` for an l that counts epochs),
+            ``max_iterations``, ``epochs``, ``seed``, metrics
             (``top1``, ``eval_loss``, ...), ``iteration``, ``epoch``, ``lr``, and fields of the
             task (``task.batch_size``, ...).
         constants: values of ours that they do not name, as ``{"k1": 0.0}``.
@@ -110,13 +115,22 @@ class Foreign:
                 checks.refuse("iterations_per_epoch", per_epoch, "expected a number above 0")
 
     def named(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
-        """Their values by our names; what is absent or None is left out."""
+        """Their values by our names; what is absent or None is left out.
+
+        Raises:
+            RecordError: for an ``l_epochs`` when nothing says how many iterations an epoch has.
+        """
         found = {
             ours: theirs[name]
             for name, ours in self.mapping.items()
             if theirs.get(name) is not None
         }
-        return {**self.constants, **found}
+        named = {**self.constants, **found}
+        if (epochs := named.pop(L_EPOCHS, None)) is not None:
+            several = isinstance(epochs, list | tuple)
+            drops = [round(self.in_iterations(each)) for each in (epochs if several else [epochs])]
+            named["l"] = drops if several else drops[0]
+        return named
 
     def policy(self, ours: Mapping[str, Any]) -> LRPolicy:
         """The policy of values by our names; those that its function does not take are left out.
@@ -186,7 +200,10 @@ class Foreign:
         if self.percent:
             return float(Decimal(repr(number)) / 100)
         if 1 < number <= 100:
-            checks.refuse(name, value, "looks like per cent: give --percent if it is")
+            # Without the value, so that all trials have one reason.
+            raise RecordError(
+                f"{name} is above 1, and looks like per cent: give --percent if it is"
+            )
         return number
 
     def run(self, ours: Mapping[str, Any], policy: LRPolicy, source: str, **fields: Any) -> Run:
@@ -205,6 +222,8 @@ class Foreign:
         for name, made in (("task", self.task), ("max_iterations", self.budget)):
             if name not in fields:
                 fields[name] = made(ours)
+        if "l" in ours:
+            _check_l(policy, fields["max_iterations"])
         return Run(
             **{
                 "policy": policy,
@@ -214,6 +233,19 @@ class Foreign:
                 "created_at": self.created_at or UNKNOWN_TIME,
                 **fields,
             }
+        )
+
+
+def _check_l(policy: LRPolicy, budget: int) -> None:
+    """Refuse an l that others gave, if it is so short that it must count epochs."""
+    if policy.l is None:
+        return
+    longest = policy.l if isinstance(policy.l, int | float) else max(policy.l)
+    most = _MOST_L.get(policy.function, _MOST_OTHER_L)
+    if longest * most < budget:
+        raise RecordError(
+            f"l={longest:g}: is less than 1/{most:,} of max_iterations={budget:,}: if it counts "
+            "epochs, map it to l_epochs, and give --iterations-per-epoch"
         )
 
 

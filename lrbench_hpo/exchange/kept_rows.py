@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 from lrbench_hpo.checks import printable
@@ -20,6 +21,19 @@ def unpacked(file: str, lines: Iterable[Line | Rejected]) -> Iterator[Line | Fou
         file: its name.
         lines: of `InputFile.lines`.
     """
+    # Rows of one header are read together, for the readers that number rows which are alike.
+    for header, rows in groupby(_rows(file, lines), key=_header_of):
+        if header is None:
+            yield from rows
+        else:
+            yield from _csv(file, header, (row for row in rows if isinstance(row, Line)))
+
+
+def _header_of(row: Line | Rejected) -> str | None:
+    return row.header if isinstance(row, Line) else None
+
+
+def _rows(file: str, lines: Iterable[Line | Rejected]) -> Iterator[Line | Rejected]:
     for line in lines:
         kept = _kept(line.text) if isinstance(line, Line) else None
         if kept is None or isinstance(line, Rejected):
@@ -41,20 +55,22 @@ def _kept(text: str) -> Mapping[str, str] | None:
     return value if all(isinstance(entry, str) for entry in value.values()) else None
 
 
-def _row(file: str, number: int, kept: Mapping[str, str]) -> Iterator[Line | Found | Rejected]:
-    text = kept["text"].strip()
+def _row(file: str, number: int, kept: Mapping[str, str]) -> Iterator[Line | Rejected]:
+    text = kept["text"].strip("\r\n")
     line = Line(number, text)
-    if text.startswith("{"):
+    if text.lstrip().startswith("{"):
         again, reason = _json(kept)
         if reason is not None:
             yield line.rejected(file, reason)
         else:
             # What could not be read as a line of a quarantine was kept in another one.
-            yield from unpacked(file, [Line(number, again)])
+            yield from _rows(file, [Line(number, again)])
         return
     header, end, row = text.rpartition("\n")
-    if end:
-        yield from _csv(file, Line(number, row, header))
+    if (cut := _cut(kept)) is not None:  # half a row of CSV may look like a whole one
+        yield line.rejected(file, cut)
+    elif end:
+        yield Line(number, row, header.rstrip("\r"))
     elif text and kept["place"].startswith("line "):
         yield line
     else:
@@ -68,7 +84,7 @@ def _elsewhere(kept: Mapping[str, str], why_not: str) -> str:
 
 def _json(kept: Mapping[str, str]) -> tuple[str, str | None]:
     """The text of a row without the checksum it had before, and why it cannot be read."""
-    text = kept["text"].strip()
+    text = kept["text"].strip("\r\n")
     try:
         value: dict[str, Any] = jsonl.parsed(text)
     except jsonl.BAD_ROW:
@@ -84,20 +100,21 @@ def _json(kept: Mapping[str, str]) -> tuple[str, str | None]:
 
 
 def _cut(kept: Mapping[str, str]) -> str | None:
-    """Why a row that cannot be read can never be, if that is so."""
-    if len(kept["text"]) < MAX_TEXT:
+    """Why a row can never be read, if it was too long to be kept."""
+    if len(kept["text"]) != MAX_TEXT:
         return None
     return _elsewhere(kept, f"only its first {MAX_TEXT:,} characters were kept")
 
 
-def _csv(file: str, line: Line) -> Iterator[Found | Rejected]:
+def _csv(file: str, header: str, lines: Iterator[Line]) -> Iterator[Found | Rejected]:
     try:
-        columns = table.cells_of(line.header or "")
+        columns = table.cells_of(header)
         if table.is_header(columns):
-            yield from table.read(file, columns, [line])
+            yield from table.read(file, columns, lines)
         elif lrbench_csv.is_header(columns):
-            yield from lrbench_csv.read(file, columns, [line])
+            yield from lrbench_csv.read(file, columns, lines)
         else:
             raise ValueError("expected a header of CSV, and its row on the next line")
     except (ExchangeError, ValueError) as error:
-        yield line.rejected(file, why(error).removeprefix(f"{printable(file)}: "))
+        reason = why(error).removeprefix(f"{printable(file)}: ")
+        yield from (line.rejected(file, reason) for line in lines)

@@ -17,6 +17,7 @@ from lrbench_hpo.exchange.files import Line
 from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, numbered
 from lrbench_hpo.exchange.jsonl import BAD_ROW
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.exchange.table import cells_of
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy
 from lrbench_hpo.records import Run, Task, canonical_name
@@ -58,7 +59,8 @@ def read(
 
     Iterations come from ``max_iter``, or from ``epochs`` where the data set's size and the batch
     size are known. Their ``source`` column is kept as a note. A row of the paper's tables is the
-    one that every database is born with.
+    one that every database is born with. If no Top-1 in the file is above 1, they are shares by
+    mistake, and all are rejected.
 
     Args:
         file: its name.
@@ -78,15 +80,16 @@ def read(
     for name in _NEEDED:
         if name not in names:
             raise ExchangeError(f"{shown}: no column {name}: a row needs {', '.join(_NEEDED)}")
-    return numbered(_rows(file, names, lines))
+    return numbered(without_shares(_rows(file, names, lines)))
 
 
 def _rows(
     file: str, names: list[str], lines: Iterable[Line | Rejected]
-) -> Iterator[Found | Rejected]:
+) -> Iterator[tuple[Found | Rejected, Rejected | None]]:
+    """The rows, each with what it is if all of them are shares."""
     for line in lines:
         if isinstance(line, Rejected):
-            yield line
+            yield line, None
             continue
         try:
             cells = [cell.strip() for cell in cells_of(line.text)]
@@ -96,9 +99,11 @@ def _rows(
                 raise RecordError(f"expected {len(names)} cells, got {len(cells)}")
             run = _run({name: cell for name, cell in zip(names, cells, strict=True) if cell})
             _ = run.uid  # what cannot be hashed is refused here
-            yield Found(_published().get(_key(run), run), place=line.place)
+            found = Found(_published().get(_key(run), run), place=line.place)
+            share = as_share(file, line.place, "Such tables hold per cent: 93, not 0.93", line.text)
+            yield found, share
         except (*BAD_ROW, InvalidOperation) as error:
-            yield line.rejected(file, why(error))
+            yield line.rejected(file, why(error)), None
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 from typing import Any
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo import checks
 from lrbench_hpo.checks import printable
-from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo.errors import PolicyError, RecordError, UnknownNameError
 from lrbench_hpo.exchange.foreign import (
     MEASURED,
     ORIGINAL,
@@ -23,8 +24,10 @@ from lrbench_hpo.exchange.foreign import (
     summary,
 )
 from lrbench_hpo.exchange.jsonl import BAD_ROW
+from lrbench_hpo.exchange.optuna_steps import STEP, Steps, theirs_of
 from lrbench_hpo.exchange.optuna_storage import existing_storage
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import SHARES, CurvePoint, Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings
@@ -37,8 +40,8 @@ _STATUSES = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-_LOSSES = ("train_loss", "eval_loss")
-_LOWER_IS_BETTER = (*_LOSSES, "iterations_to_best", "top1_std", "loss_difference")
+_NAME_OF_VALUE = re.compile(r"value\d*", re.ASCII)
+_LOWER_IS_BETTER = ("train_loss", "eval_loss", "iterations_to_best", "top1_std", "loss_difference")
 
 
 def opened(
@@ -75,6 +78,7 @@ def read(
     foreign: Foreign = Foreign(),  # noqa: B008 (frozen)
     *,
     left_out: Callable[[str], object] = lambda place: None,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> Iterator[Found | Rejected]:
     """The finished trials of a study, in order of their numbers.
 
@@ -83,15 +87,21 @@ def read(
     ``value0``, ``value1``, ..., may be mapped like parameters. Optuna keeps local times without a
     zone; they are taken as UTC, wherever they are read.
 
+    Steps of intermediate values are iterations where ``step`` is mapped to ``iteration``, and
+    epochs where ``iterations_per_epoch`` is given. Else they are iterations if the trial's last
+    one is at least half of its budget (of a trial that was not completed: if some complete trial's
+    is); if it is not, no curve is kept.
+
     Args:
         storage: as for `opened`, or a study.
         study_name: the study's name.
         foreign: how names and units are meant.
         left_out: called with the place of each trial that is not over.
+        tell: called with a line about curves that were not kept, at the end.
 
     Raises:
-        LRBenchError: for a study that cannot be read at all, or a value that is said to be what
-            the study's direction contradicts.
+        LRBenchError: for a study that cannot be read at all, a mapped name that no trial has, or a
+            value that is said to be what the study's direction contradicts.
     """
     study = storage if isinstance(storage, optuna.Study) else opened(storage, study_name)
     try:
@@ -103,33 +113,59 @@ def read(
         raise ExchangeError(f"{len(trials):,} trials: expected at most {MAX_TRIALS:,}")
     if settings is None:
         _check_directions(study, foreign)
-    return numbered(_rows(study, trials, settings, foreign, left_out))
+        _check_names(study, trials, foreign)
+        steps = Steps(trials, foreign)
+        return numbered(
+            without_shares(_foreign_rows(study, trials, foreign, steps, left_out, tell))
+        )
+    return numbered(_own_rows(study, trials, settings, foreign, left_out))
 
 
-def _rows(
+def _foreign_rows(
     study: optuna.Study,
     trials: list[FrozenTrial],
-    settings: StudySettings | None,
     foreign: Foreign,
+    steps: Steps,
     left_out: Callable[[str], object],
-) -> Iterator[Found | Rejected]:
-    seen: set[str] = set()
+    tell: Callable[[str], object],
+) -> Iterator[tuple[Found | Rejected, Rejected | None]]:
+    """The trials of anybody's study, each with what it is if their Top-1 are all shares."""
     for trial in trials:
         place = f"trial {trial.number}"
         if trial.state not in _STATUSES:
             left_out(place)
             continue
         try:
-            if settings is not None:
-                original = trial.user_attrs.get(ORIGINAL)
-                if isinstance(original, str):
-                    if original in seen:  # recalled, not trained again
-                        left_out(place)
-                        continue
-                    seen.add(original)
-                run = _own_run(study, trial, settings, foreign)
-            else:
-                run = _foreign_run(study, trial, foreign)
+            run = _foreign_run(study, trial, foreign, steps)
+            _ = run.uid  # what cannot be hashed is refused here
+            share = None
+            if foreign.percent:
+                share = as_share(study.study_name, place, "Leave --percent out", _text(trial))
+            yield Found(run, place=place), share
+        except (*BAD_ROW, AttributeError) as error:
+            yield Rejected(study.study_name, place, why(error), _text(trial)), None
+    if steps.complaint is not None:
+        tell(steps.complaint)
+
+
+def _own_rows(
+    study: optuna.Study,
+    trials: list[FrozenTrial],
+    settings: StudySettings,
+    foreign: Foreign,
+    left_out: Callable[[str], object],
+) -> Iterator[Found | Rejected]:
+    seen: set[str] = set()
+    for trial in trials:
+        place = f"trial {trial.number}"
+        original = trial.user_attrs.get(ORIGINAL)
+        if trial.state not in _STATUSES or (isinstance(original, str) and original in seen):
+            left_out(place)  # not over; or recalled, not trained again
+            continue
+        try:
+            if isinstance(original, str):
+                seen.add(original)
+            run = _own_run(study, trial, settings, foreign)
             _ = run.uid  # what cannot be hashed is refused here
             yield Found(run, place=place)
         except (*BAD_ROW, AttributeError) as error:
@@ -169,28 +205,31 @@ def _own_run(
     )
 
 
-def _foreign_run(study: optuna.Study, trial: FrozenTrial, foreign: Foreign) -> Run:
+def _foreign_run(study: optuna.Study, trial: FrozenTrial, foreign: Foreign, steps: Steps) -> Run:
     """The run of anybody's trial."""
     values = trial.values or []
-    theirs: dict[str, Any] = {**trial.user_attrs, **trial.params}
-    theirs |= {f"value{index}": value for index, value in enumerate(values)}
-    ours = foreign.named(theirs | ({"value": values[0]} if len(values) == 1 else {}))
+    ours = foreign.named(theirs_of(trial))
     if values and len(study.directions) == 1 and "value" not in foreign.mapping:
         ours.setdefault(foreign.metric, values[0])
     status = _STATUSES[trial.state]
     if any(is_nan(ours.get(name)) for name in MEASURED) or _blew_up(trial):
         status = "diverged"
     budget = foreign.budget(ours)
-    curve = _curve(trial, foreign)
+    curve = steps.curve(trial)
     metrics = {name: foreign.measure(name, ours[name]) for name in MEASURED if name in ours}
     told = summary(curve, status == "complete")
+    if not steps.are_iterations(trial, budget):
+        told.pop("iterations_to_best", None)
+        curve = ()
+    if metrics.get("top1", told.get("top1")) != told.get("top1"):
+        told |= {"iterations_to_best": _reached(curve, metrics["top1"])}
     return foreign.run(
         ours,
-        foreign.policy(ours),
+        _policy(trial, foreign, ours),
         SOURCE,
         max_iterations=budget,
         status=status,
-        metrics={**told, **metrics},
+        metrics={**{name: value for name, value in told.items() if value is not None}, **metrics},
         curve=curve,
         created_at=_time(trial, foreign),
         cost=_cost(trial),
@@ -198,25 +237,23 @@ def _foreign_run(study: optuna.Study, trial: FrozenTrial, foreign: Foreign) -> R
     )
 
 
+def _reached(curve: tuple[CurvePoint, ...], top1: float | None) -> int | None:
+    """Where a curve has a Top-1 that is not its best; None where it never has."""
+    return next((point.iteration for point in curve if point.top1 == top1 is not None), None)
+
+
+def _policy(trial: FrozenTrial, foreign: Foreign, ours: Mapping[str, Any]) -> LRPolicy:
+    try:
+        return foreign.policy(ours)
+    except PolicyError as error:
+        has = ", ".join(map(printable, sorted(theirs_of(trial))))[:200]
+        reason = f"{why(error)}; --map NAME=k0 maps a name of: {has}"
+        raise RecordError(reason) from None
+
+
 def _blew_up(trial: FrozenTrial) -> bool:
     reported = trial.intermediate_values
     return bool(reported) and is_nan(reported[max(reported)])
-
-
-def _curve(trial: FrozenTrial, foreign: Foreign) -> tuple[CurvePoint, ...]:
-    """Intermediate values; steps that count epochs from 0 are told after them."""
-    if foreign.metric not in ("top1", *_LOSSES):
-        return ()
-    steps = sorted(trial.intermediate_values)
-    first = 1 if steps and steps[0] == 0 else 0
-    points = {}
-    for step in steps:
-        at = step
-        if foreign.iterations_per_epoch is not None:
-            at = round(foreign.in_iterations(step + first))
-        value = foreign.measure(foreign.metric, trial.intermediate_values[step])
-        points[at] = CurvePoint(at, **{foreign.metric: value})
-    return tuple(points.values())
 
 
 def _cost(trial: FrozenTrial) -> dict[str, float]:
@@ -239,6 +276,18 @@ def _text(trial: FrozenTrial) -> str:
     return printable(
         f"{trial.state.name} {trial.values} {trial.params} {trial.user_attrs}"[:10_000]
     )
+
+
+def _check_names(study: optuna.Study, trials: list[FrozenTrial], foreign: Foreign) -> None:
+    """Refuse a mapped name that no finished trial has."""
+    has = {name for trial in trials if trial.state in _STATUSES for name in theirs_of(trial)}
+    for name in foreign.mapping:
+        if has and name not in has and name != STEP and not _NAME_OF_VALUE.fullmatch(name):
+            some = ", ".join(map(printable, sorted(has)[:20]))
+            raise ExchangeError(
+                f"study {study.study_name!r}: no trial has {name[:60]!r}, which is mapped: they "
+                f"have {some}"
+            )
 
 
 def _check_directions(study: optuna.Study, foreign: Foreign) -> None:

@@ -14,9 +14,16 @@ from typing import Any
 from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import RecordError
 from lrbench_hpo.exchange import folders
-from lrbench_hpo.exchange.foreign import MEASURED, ORIGINAL, UNKNOWN_TIME, Foreign, numbered
+from lrbench_hpo.exchange.foreign import (
+    MEASURED,
+    ORIGINAL,
+    UNKNOWN_TIME,
+    Foreign,
+    numbered,
+)
 from lrbench_hpo.exchange.jsonl import BAD_ROW
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run
 from lrbench_hpo.reported_runs import Reports, diverged, reported_run
@@ -81,7 +88,7 @@ def read(
     if not trials:
         hint = f"expected folders with {_RESULTS} or {_PARAMS}, as Ray Tune writes them"
         raise ExchangeError(f"{printable(str(root))}: no trials in it: {hint}")
-    return numbered(_rows(root, trials, foreign, left_out))
+    return numbered(without_shares(_rows(root, trials, foreign, left_out)))
 
 
 def _is_trial(folder: Path) -> bool:
@@ -94,7 +101,8 @@ def _is_trial(folder: Path) -> bool:
 
 def _rows(
     root: Path, trials: list[Path], foreign: Foreign, left_out: Callable[[str], object]
-) -> Iterator[Found | Rejected]:
+) -> Iterator[tuple[Found | Rejected, Rejected | None]]:
+    """The trials, each with what it is if their Top-1 are all shares, and said to be per cent."""
     states = _states(root)
     for folder in trials:
         place = f"folder {folder.name}"
@@ -109,10 +117,16 @@ def _rows(
             notes = {EXPERIMENT: root.resolve().name, TRIAL: trial_id}
             run = _run(trial, state, foreign, notes)
             _ = run.uid  # what cannot be hashed is refused here
-            yield Found(run, place=place)
+            share = None
+            if foreign.percent and ORIGINAL not in run.notes:
+                share = as_share(str(root), place, "Leave --percent out", _text(trial))
+            yield Found(run, place=place), share
         except (*BAD_ROW, OSError) as error:
-            text = json.dumps({"config": trial.config, "last": trial.last}, default=str)
-            yield Rejected(str(root), place, why(error), text)
+            yield Rejected(str(root), place, why(error), _text(trial)), None
+
+
+def _text(trial: _Trial) -> str:
+    return json.dumps({"config": trial.config, "last": trial.last}, default=str)
 
 
 def _states(root: Path) -> dict[str, _State]:
@@ -288,7 +302,8 @@ def _policy(config: Mapping[str, Any], foreign: Foreign, ours: Mapping[str, Any]
     if isinstance(given, dict):
         return LRPolicy.from_dict(given)
     if not any(name in ours for name in ("k0", "k1")):
-        raise RecordError("its config says no LR policy: give lr_policy, or --map NAME=k0")
+        has = ", ".join(map(printable, _flat(config)))[:200] or "nothing"
+        raise RecordError(f"its config says no LR policy: --map NAME=k0 maps a name of: {has}")
     return foreign.policy(ours)
 
 

@@ -21,6 +21,7 @@ _LOW = 0.01  # of the peak
 _PER_WAVE, _PER_EXACT_WAVE = 4, 1  # samples in a cycle
 _GRID = 4_000  # points at which policies are compared
 _EXACT = 10  # times the tolerance: what comes as near as that is exact, too
+_EXACT_IF_ROUNDED, _ROUNDED = 3, 1e-3  # beyond so many decades, rounding says how near that is
 
 
 def doubt(
@@ -122,9 +123,11 @@ def _unlike(policy: LRPolicy, others: Sequence[tuple[LRPolicy, float]], curve: C
     """Another policy that fits as well, and is another one between the samples."""
     grid = np.linspace(float(curve.t[0]), curve.end, _GRID)
     exact = curve.error(policy) <= curve.tolerance
+    near = max(_EXACT_IF_ROUNDED * curve.tolerance, min(_EXACT * curve.tolerance, _ROUNDED))
+    near = near if exact else LIMIT
     values = policy(grid) + curve.floor
     for other, error in others:
-        if error > (_EXACT * curve.tolerance if exact else LIMIT):
+        if error > near:
             continue
         if _is_same(policy, other, curve):
             continue

@@ -22,6 +22,9 @@ _LEAST_PEAK = 1e-30  # below, nothing is learnt, and squares are 0
 _SPREAD = 0.4343 * 1.5 * 12**-0.5  # what rounding by 1 does to a logarithm, with some to spare
 _COMPARED = 20_000  # points of a long curve at which candidates are compared
 _DIGITS_OF = 300  # points whose digits are counted
+# Of the peak: the last printed decimal of few and of many values.
+_FINE, _COARSE = 2e-4, 2.5e-3
+_MANY_VALUES = 12
 # Decades: what float32 rounds off; and the most that few printed digits may excuse.
 _FLOAT32, _FEW_DIGITS = 5e-8, 1e-4
 
@@ -66,8 +69,10 @@ class Curve:
             checks.refuse("LR", peak, "expected an LR above 0 somewhere in the curve")
         digits, decimals = _digits(lr)
         quantum = 10.0**-decimals
-        # A coarser grid than this is no rounding: 0.1, 0.01, 0.001 are meant exactly.
-        quantum = quantum if quantum <= 2e-4 * peak else 0.0
+        # A coarser grid than this is no rounding, unless many values are on it: 0.1, 0.01, 0.001
+        # are meant exactly.
+        many = len(np.unique(lr)) >= _MANY_VALUES
+        quantum = quantum if quantum <= (_COARSE if many else _FINE) * peak else 0.0
         floor = max(1e-6 * peak, 10 * quantum)
         rounding = quantum * _SPREAD * float(np.sqrt(np.mean((lr + floor) ** -2.0)))
         few_digits = min(_FEW_DIGITS, 0.22 * 10.0 ** (1 - digits))

@@ -162,9 +162,52 @@ def test_forget_removes_what_is_not_trusted(run, lr, what):
     assert what[1] in err
 
 
+def test_forget_only_counts_in_a_dry_run(run, lr):
+    code, out, err = run("db", "forget", "--database", lr, "--file", "b.csv", "--dry-run", "--yes")
+    assert (code, err) == (0, "")
+    assert "2 of 65 runs" in out
+    assert "nothing was removed" in out
+    with connect(lr) as db:
+        assert db.stats().runs == 65
+
+
+def test_forget_tells_files_of_one_name_apart(run, lr):
+    with connect(lr) as db:
+        for seed, checksum in ((10, "cd" * 32), (11, None), (12, "abababab" + "0" * 56)):
+            origin = Origin("dora@lab", "2026-03-05T00:00:00Z", "0.1.0", "b.csv", checksum)
+            db.add(make_run(seed), origin=origin)
+
+    def forget(file):
+        return run("db", "forget", "--database", lr, "--yes", "--file", file)
+
+    code, out, err = forget("b.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is 4 different files" in err
+    for part in ("abababababababab…", "cdcdcdcdcdcdcdcd…", "abababab00000000…", "none"):
+        assert part in err
+    code, out, err = forget("abababab")
+    assert (code, out) == (2, "")
+    assert "is 2 different files" in err
+    assert forget("cdcdcdc")[0] == 2  # too short
+    for file, count in (("CDcdcdcd", 1), ("ab" * 32, 2), ("abababab00", 1), ("b.csv", 1)):
+        code, out, err = forget(file)
+        assert (code, err) == (0, ""), file
+        assert f"removed {count} runs" in out
+    assert forget("ab" * 32)[0] == 2
+
+
+def test_forget_removes_a_file_of_an_origin_that_breaks_a_rule(run, lr):
+    with sqlite3.connect(lr) as connection:
+        connection.execute("UPDATE lrbench_origins SET who = ? WHERE file = 'b.csv'", ("x\x1by",))
+    code, out, _ = run("db", "forget", "--database", lr, "--file", "b.csv", "--yes")
+    assert code == 0
+    assert "removed 2 runs" in out
+
+
 def test_forget_asks_first(run, lr):
     code, out, err = run("db", "forget", "--database", lr, "--source", "bob")  # nobody answers
-    assert code == 130
+    assert code == 1
+    assert err == "nothing was removed: nobody answered; --yes removes them without asking\n"
     assert "2 of 65 runs" in out
     assert "lrbench-hpo db export copy.jsonl.gz --source bob" in out
     assert "Traceback" not in err

@@ -145,8 +145,39 @@ def test_a_pipe_that_closes_early_is_no_traceback(here, home) -> None:
     command = f"{sys.executable} -m lrbench_hpo db export - --database {here} | head -n 1"
     done = subprocess.run(command, shell=True, cwd=home, capture_output=True, text=True)  # noqa: S602
     assert done.stdout.startswith('{"format"')
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    assert done.stderr == ""
+
+
+def test_a_closed_pipe_ends_an_export_as_it_ends_other_commands(here, home) -> None:
+    for what in (("show",), ("export", "-")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "lrbench_hpo", "db", *what, "--database", str(here)]
+        try:
+            done = subprocess.run(command, cwd=home, stdout=writer, stderr=subprocess.PIPE)
+        finally:
+            os.close(writer)
+        assert (done.returncode, done.stderr) == (1, b""), what
+
+
+def test_an_export_to_a_folder_that_is_not_there(run, here) -> None:
+    code, out, err = run("db", "export", "none/runs.jsonl", "--database", here)
+    assert (code, out) == (2, "")
+    assert err == "lrbench-hpo: none/runs.jsonl: there is no folder none: make it first\n"
+
+
+def test_rows_that_were_rejected_are_mended_and_imported_again(run, home) -> None:
+    bad = json.dumps(json.loads(lines_of(make_run(2)).splitlines()[1])).replace("complete", "done")
+    (home / "runs.jsonl").write_text(lines_of(make_run(1)) + bad + "\n")
+    arguments = ("db", "import", "--database", "lr.db")
+    code, out, _ = run(*arguments, "runs.jsonl", "--rejected", "bad.jsonl")
+    assert code == 1
+    mended = (home / "bad.jsonl").read_text().replace('\\"done\\"', '\\"complete\\"')
+    (home / "bad.jsonl").write_text(mended)
+    code, out, err = run(*arguments, "bad.jsonl")
+    assert (code, err) == (0, "")
+    assert "bad.jsonl: 1 new, 0 known already, 0 rejected" in out
+    assert {make_run(1).uid, make_run(2).uid} < stored(home / "lr.db")
 
 
 def test_good_files_go_in_beside_bad_ones(run, home) -> None:
@@ -265,7 +296,7 @@ def test_limits_and_sources_are_checked_first(run, home) -> None:
     assert code == 2
     assert "a.jsonl: more than 100 bytes: --max-bytes allows more" in err
     assert run("db", "import", "a.jsonl", "--max-bytes", 0)[0] == 2
-    for source in ("", "lrbench-paper"):
+    for source in ("", "lrbench-paper", "ann,bob"):
         code, _, err = run("db", "import", "a.jsonl", "--source", source, "--database", "no.db")
         assert code == 2
         assert err.startswith("lrbench-hpo: source=")

@@ -156,3 +156,35 @@ def test_what_was_imported_before_the_database_failed_is_told(call, home, monkey
     assert code == 2
     assert "one: 1 new" in out
     assert "the disk is full" in err
+
+
+def test_curves_that_are_not_kept_are_told(call, home):
+    study = optuna.create_study(storage=f"sqlite:///{home}/e.db", direction="maximize")
+
+    def train(trial):
+        trial.suggest_float("lr", 1e-3, 0.1)
+        for epoch in range(3):
+            trial.report(0.9 + epoch / 100, epoch)
+        return 0.92
+
+    study.optimize(train, n_trials=2)
+    said = ("--dataset", "mnist", "--model", "lenet", "--map", "lr=k0", "-T", 64_000)
+    code, _, err = call(import_optuna, home / "e.db", *said)
+    assert code == 0
+    assert "2 trials are stored without their curve: their steps end at 2 of 64,000" in err
+    assert all("iterations_to_best" not in run.metrics for run in stored(home, "optuna"))
+
+
+def test_many_trials_in_per_cent_are_told_in_one_line(call, study):
+    _, _, err = call(import_optuna, study, *SAID[:-1])
+    assert err.count("looks like per cent") == 1
+    assert "(and 2 more like it)" in err
+
+
+def test_runs_without_a_time_are_told(call, home):
+    log(home / "logs" / "a", [0.1] * 5)
+    said = ("--dataset", "mnist", "--model", "lenet")
+    _, _, err = call(import_logs, "logs", *said)
+    assert "1 runs say no time, and are dated 1970-01-01: --created-at TIME gives them one" in err
+    _, _, err = call(import_logs, "logs", *said, "--created-at", "2026-03-01T12:00Z")
+    assert "1970" not in err

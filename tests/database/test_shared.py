@@ -173,8 +173,25 @@ def test_forget_removes_one_imported_file(db: Database, make_run) -> None:
     assert db.forget(file="never.jsonl") == 0
 
 
+def test_forget_tells_files_of_one_name_apart(db: Database, make_run) -> None:
+    other = dataclasses.replace(ANN, checksum="cd" * 32)
+    copy = dataclasses.replace(ANN, file="copy.jsonl")
+    for seed, origin in enumerate([ANN, other, copy, other]):
+        db.add(make_run(seed), origin=origin)
+    assert db.forget(file="a.jsonl", checksum="ef" * 32) == 0
+    assert db.forget(file="a.jsonl", checksum="ab" * 32, dry_run=True) == 1
+    assert db.forget(checksum="ab" * 32, dry_run=True) == 2  # under whatever name
+    assert db.forget(file="a.jsonl", checksum="cd" * 32) == 2
+    assert sorted(run.seed for run in db.find("digits")) == [0, 2]
+    assert db.forget(checksum="ab" * 32) == 2
+
+
 @pytest.mark.parametrize(
-    "given", [{}, {"source": "a", "file": "b"}, {"source": "lrbench-paper"}, {"source": 5}]
+    "given",
+    [
+        *({}, {"source": "a", "file": "b"}, {"source": "lrbench-paper"}, {"source": 5}),
+        *({"source": "a", "checksum": "ab"}, {"checksum": 5}),
+    ],
 )
 def test_forget_refuses_what_cannot_be_meant(db: Database, given: dict) -> None:
     with pytest.raises(LRBenchError) as told:

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lrbench_hpo.exchange import importing, jsonl, quarantine
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.quarantine import Quarantine
 from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
+from lrbench_hpo.records import utc_timestamp
 
 ANN = Origin("ann@lab", "2026-01-01T00:00:00Z", "0.1.0", file="old.jsonl")
 
@@ -93,10 +95,24 @@ def test_the_published_source_is_the_published_rows_alone(database, make_run, so
     assert database.stats().by_source["lrbench-paper"] == 61
 
 
-@pytest.mark.parametrize("source", ["", " ", "a\x1bb", "x" * 201, 5])
+@pytest.mark.parametrize("source", ["", " ", "a\x1bb", "x" * 201, 5, "ann,ben", ","])
 def test_a_source_that_is_no_name_is_refused(database, make_run, source) -> None:
     with pytest.raises(RecordError, match="source"):
         add(database, Found(make_run(1)), source=source)
+
+
+def test_a_run_of_the_future_is_rejected(database, make_run) -> None:
+    now = datetime.now(UTC)
+    late, soon = (utc_timestamp(now + timedelta(hours=hours)) for hours in (25, 23))
+    rows = [make_run(1, created_at="2999-01-01T00:00:00Z"), make_run(2, created_at=late)]
+    found = [Found(run, ANN, f"line {run.seed}") for run in rows]
+    report = add(database, *found, Found(make_run(3, created_at=soon)))
+    assert (report.new, report.rejected) == (1, 2)
+    assert [row.place for row in report.reasons] == ["line 1", "line 2"]
+    assert "2999" in report.reasons[0].reason
+    assert "a day ahead" in report.reasons[0].reason
+    assert jsonl.parsed(report.reasons[0].text)["origin"]["who"] == ANN.who
+    assert [run.seed for run in database.find("digits")] == [3]
 
 
 def test_one_own_runs_are_counted(database, make_run, monkeypatch) -> None:

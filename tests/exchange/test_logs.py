@@ -352,3 +352,10 @@ def test_iterations_per_epoch_have_their_own_rule(value):
         foreign(iterations_per_epoch=value)
     assert str(caught.value).startswith("iterations_per_epoch=")
     assert "learning rate" not in str(caught.value)
+
+
+def test_a_cosine_of_four_decimals_is_told(tmp_path):
+    cosine = LRPolicy("COS", k0=0.1, k1=0.0, l=1000)
+    rows = [(t, f"{cosine(t):.4f}", 0.5 + t / 4000) for t in range(0, 1000, 10)]
+    table(tmp_path / "log.csv", "step,lr,val_acc", rows)
+    assert only(tmp_path, max_iterations=1000).run.policy == cosine

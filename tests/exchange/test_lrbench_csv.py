@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange import lrbench_csv
+from lrbench_hpo.exchange import lrbench_csv, shares
 from lrbench_hpo.exchange.files import open_input
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.reading import ExchangeError, Rejected
@@ -109,7 +109,7 @@ def test_rows_that_say_too_little_are_rejected(tmp_path, line, reason):
     bad, good = rows(tmp_path, REPO, line, "CIFAR-10,m,K,Adam,32,FIX,0.001,,,,,30,72,,,,,,,")
     assert isinstance(bad, Rejected)
     assert reason in bad.reason
-    assert (bad.place, bad.text) == ("line 2", line[:10_000])
+    assert (bad.place, bad.text) == ("line 2", f"{REPO}\n{line}"[:10_000])
     assert good.run.metrics == {"top1": 0.72}
 
 
@@ -147,3 +147,29 @@ def test_an_optimizer_of_blanks_takes_no_time():
     began = time.process_time()
     assert lrbench_csv._optimizer({"optimizer": "wd" + " " * 20_000}) == {"optimizer": "wd"}
     assert time.process_time() - began < 0.5
+
+
+def test_shares_are_no_per_cent(tmp_path):
+    line = "CIFAR-10,m,K,Adam,32,FIX,{},,,,,30,{},,,,,,,"
+    small = [line.format(k0, top1) for k0, top1 in ((0.1, 0.93), (0.2, 1), (0.3, 0.5))]
+    refused = rows(tmp_path, REPO, *small)
+    assert [row.place for row in refused] == ["line 2", "line 3", "line 4"]
+    assert {row.reason for row in refused} == {
+        "top1 is at most 1 here and in all other rows: is it a share? Such tables hold per cent: "
+        "93, not 0.93"
+    }
+    assert [row.text for row in refused] == small
+    found = rows(tmp_path, REPO, *small, line.format(0.4, 90))
+    assert [row.run.metrics["top1"] for row in found] == [0.0093, 0.01, 0.005, 0.9]
+    (none,) = rows(tmp_path, REPO, line.format(0.1, 0))  # 0 is 0 in either
+    assert none.run.metrics["top1"] == 0
+
+
+def test_many_small_numbers_take_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(shares, "_MAX_WAITING", 2)
+    line = "CIFAR-10,m,K,Adam,32,FIX,{},,,,,30,{},,,,,,,"
+    lines = [line.format(k0, top1) for k0, top1 in ((0.1, 0.9), (0.2, 0.8), (0.3, 0.7), (0.4, 70))]
+    assert [isinstance(row, Rejected) for row in rows(tmp_path, REPO, *lines)] == [
+        *(True, True),
+        *(False, False),
+    ]

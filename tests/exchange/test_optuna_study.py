@@ -1,5 +1,6 @@
 """Real Optuna studies, in SQLite and in a journal, as runs."""
 
+import dataclasses
 import json
 import os
 import sqlite3
@@ -188,14 +189,18 @@ def only(study, **said):
         ({"value": 93.0}, {}, "looks like per cent: give --percent"),
         ({"params": {"lr": -0.1}}, {}, "k0=-0.1"),
         ({"params": {"lr": "high"}}, {}, "k0='high'"),
-        ({"params": {"rate": 0.1}}, {}, "k0=None: FIX needs k0"),
+        (
+            {"params": {"rate": 0.1}},
+            {"mapping": {}},
+            "; --map NAME=k0 maps a name of: rate, value",
+        ),
         ({}, {"function": "COS"}, "COS needs k1"),
         (
             {"params": {"lr": 0.1, "f": "plateau"}},
             {"mapping": {"lr": "k0", "f": "function"}},
             "unknown LR function 'plateau'",
         ),
-        ({"intermediate_values": {500: 0.5}}, {}, "more than max_iterations=100"),
+        ({"intermediate_values": {500: 0.5}}, {}, "up to max_iterations=100"),
         (
             {"user_attrs": {"b": 0}},
             {"mapping": {"lr": "k0", "b": "task.batch_size"}},
@@ -441,3 +446,97 @@ def test_a_bad_row_of_the_task_ends_no_import(tmp_path, monkeypatch):
         originals = Originals(db)
         held = [originals.hold(row.run) for row in optuna_study.read(study)]
     assert held == [True, True, False]
+
+
+def reporting(steps, value=0.93, **fields):
+    """A trial whose Top-1 rises by a hundredth at each step, to 0.93."""
+    rising = {step: 0.93 - (len(steps) - 1 - i) / 100 for i, step in enumerate(steps)}
+    return one_trial(value=value, intermediate_values=rising, **fields)
+
+
+def test_steps_far_below_the_budget_make_no_curve():
+    told = []
+    foreign = Foreign("mnist", "lenet", {"lr": "k0"}, max_iterations=64_000)
+    (row,) = optuna_study.read(reporting([0, 1, 2]), foreign=foreign, tell=told.append)
+    assert row.run.curve == ()
+    assert row.run.metrics == {"top1": 0.93, "final_top1": 0.93}
+    (line,) = told
+    assert line.startswith("1 trials are stored without their curve: their steps end at 2 of 64,00")
+    assert "--iterations-per-epoch" in line
+
+
+@pytest.mark.parametrize(
+    ("steps", "said", "iterations"),
+    [
+        ([0, 1, 2], {"iterations_per_epoch": 391}, [391, 782, 1173]),
+        ([0, 1, 2], {"mapping": {"lr": "k0", "step": "iteration"}}, [0, 1, 2]),
+        ([0, 500, 999], {}, [0, 500, 999]),
+    ],
+)
+def test_steps_whose_unit_is_known_make_a_curve(steps, said, iterations):
+    told = []
+    foreign = Foreign(**{"dataset": "d", "model": "m", "mapping": {"lr": "k0"}} | said)
+    foreign = dataclasses.replace(foreign, max_iterations=1_173 if "iter" in str(said) else 1_000)
+    (row,) = optuna_study.read(reporting(steps), foreign=foreign, tell=told.append)
+    assert [point.iteration for point in row.run.curve] == iterations
+    assert row.run.metrics["iterations_to_best"] == iterations[-1]
+    assert told == []
+
+
+def test_a_pruned_trial_counts_as_the_complete_ones_do():
+    for last, kept in ((900, True), (9, False)):
+        study = reporting([0, last // 2, last])
+        pruned = {"state": TrialState.PRUNED, "intermediate_values": {3: 0.5}}
+        study.add_trial(create_trial(params={}, distributions={}, **pruned))
+        foreign = Foreign("d", "m", constants={"k0": 0.1}, max_iterations=1_000)
+        rows = list(optuna_study.read(study, foreign=foreign))
+        assert [bool(row.run.curve) for row in rows] == [kept, kept]
+        assert rows[1].run.metrics["top1"] == 0.5  # it is known all the same
+        assert ("iterations_to_best" in rows[1].run.metrics) == kept
+
+
+@pytest.mark.parametrize(("value", "at"), [(0.93, 100), (0.92, 50), (0.925, None)])
+def test_no_other_top1_has_the_place_of_the_best(value, at):
+    run = only(reporting([10, 50, 100], value=value)).run
+    assert run.metrics["top1"] == value
+    assert run.metrics.get("iterations_to_best") == at
+
+
+@pytest.mark.parametrize(
+    ("function", "drops"), [("STEP", 14), ("COS", 14), ("NSTEP", [30, 60, 80])]
+)
+def test_an_l_in_epochs_is_refused_or_told_in_iterations(function, drops):
+    study = one_trial(user_attrs={"step_size": drops})
+    said = {"constants": {"gamma": 0.1, "k1": 0.0, "function": function}, "max_iterations": 64_000}
+    row = only(study, mapping={"lr": "k0", "step_size": "l"}, **said)
+    assert "of max_iterations=64,000: if it counts epochs, map it to l_epochs" in row.reason
+    mapping = {"lr": "k0", "step_size": "l_epochs"}
+    row = only(study, mapping=mapping, **said)
+    assert row.reason == "it counts epochs: give --iterations-per-epoch"
+    found = only(study, mapping=mapping, iterations_per_epoch=391, **said).run.policy.l
+    one = function != "NSTEP"
+    assert found == (14 * 391 if one else pytest.approx([each * 391 for each in drops]))
+
+
+def test_shares_are_no_per_cent():
+    row = only(one_trial(value=0.84), percent=True)
+    assert row.reason == (
+        "top1 is at most 1 here and in all other rows: is it a share? Leave --percent out"
+    )
+    both = one_trial(value=0.84)
+    both.add_trial(one_trial(value=84.0).trials[0])
+    foreign = Foreign("d", "m", {"lr": "k0"}, max_iterations=100, percent=True)
+    rows = list(optuna_study.read(both, foreign=foreign))
+    assert [row.run.metrics["top1"] for row in rows] == [0.0084, 0.84]
+
+
+def test_a_mapped_name_that_no_trial_has_is_refused():
+    with pytest.raises(ExchangeError, match="no trial has 'LR', which is mapped: they have lr, va"):
+        only(one_trial(), mapping={"LR": "k0"})
+
+
+def test_all_trials_in_per_cent_have_one_reason():
+    study = one_trial(value=93.0)
+    study.add_trial(one_trial(value=94.0).trials[0])
+    foreign = Foreign("d", "m", {"lr": "k0"}, max_iterations=100)
+    assert len({row.reason for row in optuna_study.read(study, foreign=foreign)}) == 1

@@ -1,5 +1,6 @@
 """Directories of Ray Tune experiments as runs: real ones, and malicious ones."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -205,7 +206,7 @@ def test_importing_again_leaves_the_same_rows(tmp_path):
         ("[" * 100_000, None, "params.json: not JSON"),
         ('{"lr": 0.1, "a": ' + '{"a":' * 50_000 + "1" + "}" * 50_001, None, "not JSON"),
         (b"\xff\xfe", None, "params.json: not UTF-8"),
-        ('{"rate": 1}', None, "its config says no LR policy"),
+        ('{"rate": 1}', None, "its config says no LR policy: --map NAME=k0 maps a name of: rate"),
         ('{"lr": 1e400}', None, "k0=inf"),
         ('{"lr": "0.1; drop table"}', None, "k0='0.1; drop table'"),
         ('{"lr_policy": {"function": "COSMIC"}}', None, "unknown LR function"),
@@ -348,3 +349,13 @@ def test_a_table_that_is_none_is_rejected_alone(tmp_path):
     rows = list(ray_results.read(tmp_path, FOREIGN))
     assert [type(row) for row in rows] == [Found, Rejected, Found]
     assert "progress.csv: after line 1: not CSV: new-line character" in rows[1].reason
+
+
+def test_shares_are_no_per_cent(tmp_path):
+    said = dataclasses.replace(FOREIGN, percent=True)
+    few = [report | {"acc": 0.9} for report in reports()]
+    trial(tmp_path, "a", CONFIG, few)
+    (row,) = ray_results.read(tmp_path, said)
+    assert "is it a share? Leave --percent out" in row.reason
+    trial(tmp_path, "b", CONFIG, reports())
+    assert all(isinstance(row, Found) for row in ray_results.read(tmp_path, said))

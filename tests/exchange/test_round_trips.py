@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import string
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def runs(draw: st.DrawFn) -> Run:
         cost=cost,
         environment=draw(st.dictionaries(names, trees, max_size=3)),
         source=draw(names.filter(lambda n: "paper" not in n)),
-        created_at=draw(st.datetimes()).isoformat() + "Z",
+        created_at=draw(st.datetimes(max_value=datetime(2026, 1, 1))).isoformat() + "Z",
         notes=draw(st.dictionaries(names, trees, max_size=3)),
     )
 

@@ -74,14 +74,24 @@ def test_a_full_disk_is_told_in_one_line(database, tmp_path, monkeypatch) -> Non
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ExchangeError, match="No space left on device: nothing was written"):
+    with pytest.raises(ExchangeError, match="nothing was written: free some space"):
         export(database, tmp_path / "runs.jsonl")
     assert left(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there(database, tmp_path) -> None:
-    with pytest.raises(ExchangeError, match="No such file or directory"):
+    with pytest.raises(ExchangeError, match=r"there is no folder .*none: make it first") as told:
         export(database, tmp_path / "none" / "runs.jsonl")
+    assert "space" not in str(told.value)
+
+
+def test_only_a_full_disk_is_told_to_be_freed(database, tmp_path, monkeypatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(ExchangeError, match="nothing was written: name another file"):
+        export(database, tmp_path / "runs.jsonl")
 
 
 def test_folders_and_devices_are_never_replaced(database, tmp_path) -> None:
