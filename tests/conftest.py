@@ -11,6 +11,7 @@ import importlib.util
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,11 @@ import psutil
 import psycopg2
 import pytest
 import sqlalchemy as sa
+
+# A shell's background job ignores Ctrl-C, and so would all that it starts; it is to be tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 _LONGEST_SOCKET = 100  # characters: what an address of a Unix socket can hold, with some to spare
 _NOBODY = 65534  # PostgreSQL does not run as root
