@@ -29,7 +29,7 @@ from lrbench_hpo.tasks import DEFAULT_REFERENCE_LR
 # Below this, metadata agree in nothing that matters: saying "nothing similar" is more honest.
 MIN_SIMILARITY = 0.25
 _KEEP = 0.4  # tasks less similar than this share of the most similar one add only noise
-_TASKS, _ROWS_PER_TASK = 8, 48  # what can be looked at before anybody notices
+_TASKS, _ROWS_PER_TASK = 5, 48  # what can be looked at before anybody notices
 _ENOUGH_CONSTANTS = 3  # different constant LRs, before the best of them is called the best
 _LEARNT = 0.1  # share of the way from guessing to perfection that shows that anything was learnt
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
