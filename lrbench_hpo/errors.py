@@ -94,3 +94,9 @@ class MissingExtraError(LRBenchError, ImportError):
             if (error.name or "").partition(".")[0] != package:
                 raise
             raise cls.of(package, extra) from error
+
+
+def why(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 
 from lrbench_hpo import checks
 from lrbench_hpo.database.location import place, sqlite_file
-from lrbench_hpo.errors import LRBenchError
+from lrbench_hpo.errors import LRBenchError, why
 from lrbench_hpo.records import Run
 
 
@@ -100,7 +100,7 @@ class Journal:
                 runs.append(_run(line))
             except (LRBenchError, ValueError, LookupError, TypeError, RecursionError) as error:
                 self._unreadable.add(path)
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = why(error)
                 warnings.warn(f"{path}: line {number} is left out: {reason}", stacklevel=6)
         return runs
 

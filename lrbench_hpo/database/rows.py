@@ -13,7 +13,7 @@ from lrbench_hpo.database import curves, tables
 from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
 from lrbench_hpo.database.failures import left_out, vanished
 from lrbench_hpo.database.origins import Origin, origin_id
-from lrbench_hpo.errors import DatabaseError, LRBenchError
+from lrbench_hpo.errors import DatabaseError, LRBenchError, why
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.records import Run, Task, canonical_name
@@ -228,5 +228,5 @@ def run_of(row: sa.RowMapping, task: Task, points: bytes | None = None) -> Run:
 
 
 def _bad_row(kind: str, row: sa.RowMapping, error: Exception) -> DatabaseError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = why(error)
     return DatabaseError(f"{kind} {row['id']} in the database breaks a rule: {reason}")

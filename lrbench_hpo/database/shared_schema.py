@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from lrbench_hpo.database import curves, rows, tables
 from lrbench_hpo.database.dialects import schema_name
 from lrbench_hpo.database.failures import shown
-from lrbench_hpo.errors import DatabaseError, LRBenchError
+from lrbench_hpo.errors import DatabaseError, LRBenchError, why
 from lrbench_hpo.ranking import ScoreWeights
 
 _OLD = "lrbench_curves_1"
@@ -114,6 +114,6 @@ def _packed(connection: sa.Connection, row: Any) -> bytes:
     try:
         return curves.packed(curves.from_columns(row.points))
     except (LRBenchError, ValueError, TypeError, LookupError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = why(error)
         where = f"{shown(connection.engine.url)}: not changed: the curve of run {row.run_id}"
         raise DatabaseError(f"{where} breaks a rule ({reason}): mend or delete it") from None

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 from lrbench_hpo import checks
 from lrbench_hpo.checks import printable
 from lrbench_hpo.database.origins import Origin
-from lrbench_hpo.errors import LRBenchError, RecordError
+from lrbench_hpo.errors import LRBenchError, RecordError, why
 from lrbench_hpo.exchange.files import Line
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.records import Run, utc_timestamp
 
 FORMAT = "lrbench-hpo-runs"

@@ -8,10 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from lrbench_hpo.checks import printable
+from lrbench_hpo.errors import why
 from lrbench_hpo.exchange import jsonl, lrbench_csv, table
 from lrbench_hpo.exchange.files import Line
 from lrbench_hpo.exchange.quarantine import FIELDS
-from lrbench_hpo.exchange.reading import MAX_TEXT, ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import MAX_TEXT, ExchangeError, Found, Rejected
 
 
 def unpacked(file: str, lines: Iterable[Line | Rejected]) -> Iterator[Line | Found | Rejected]:

@@ -12,12 +12,12 @@ from statistics import median
 from typing import Any
 
 from lrbench_hpo.checks import printable
-from lrbench_hpo.errors import MissingExtraError, RecordError
+from lrbench_hpo.errors import MissingExtraError, RecordError, why
 from lrbench_hpo.exchange import folders, series
 from lrbench_hpo.exchange.columns import lr_columns, metric_columns, step_column
 from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, Foreign, is_nan, numbered, summary
 from lrbench_hpo.exchange.jsonl import BAD_ROW
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.series import Log
 from lrbench_hpo.fitting import Fit, fit_policy
 from lrbench_hpo.records import CurvePoint, Run

@@ -12,11 +12,11 @@ from typing import Any
 from lrbench_hpo import checks
 from lrbench_hpo.checks import printable
 from lrbench_hpo.database.paper import paper_runs
-from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo.errors import RecordError, UnknownNameError, why
 from lrbench_hpo.exchange.files import Line
 from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, numbered
 from lrbench_hpo.exchange.jsonl import BAD_ROW
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.exchange.table import cells_of
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo import checks
 from lrbench_hpo.checks import printable
-from lrbench_hpo.errors import PolicyError, RecordError, UnknownNameError
+from lrbench_hpo.errors import PolicyError, RecordError, UnknownNameError, why
 from lrbench_hpo.exchange.foreign import (
     MEASURED,
     ORIGINAL,
@@ -26,7 +26,7 @@ from lrbench_hpo.exchange.foreign import (
 from lrbench_hpo.exchange.jsonl import BAD_ROW
 from lrbench_hpo.exchange.optuna_steps import STEP, Steps, theirs_of
 from lrbench_hpo.exchange.optuna_storage import existing_storage
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import SHARES, CurvePoint, Run, canonical_name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lrbench_hpo.checks import printable
-from lrbench_hpo.errors import RecordError
+from lrbench_hpo.errors import RecordError, why
 from lrbench_hpo.exchange import folders
 from lrbench_hpo.exchange.foreign import (
     MEASURED,
@@ -22,7 +22,7 @@ from lrbench_hpo.exchange.foreign import (
     numbered,
 )
 from lrbench_hpo.exchange.jsonl import BAD_ROW
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run

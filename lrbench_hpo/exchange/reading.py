@@ -54,9 +54,3 @@ class Rejected:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", printable(" ".join(self.reason.split())))
         object.__setattr__(self, "text", self.text[:MAX_TEXT])
-
-
-def why(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,10 +13,10 @@ from typing import Any
 
 from lrbench_hpo.checks import printable
 from lrbench_hpo.database.origins import Origin
-from lrbench_hpo.errors import RecordError
+from lrbench_hpo.errors import RecordError, why
 from lrbench_hpo.exchange.files import MAX_LINE, Line
 from lrbench_hpo.exchange.jsonl import BAD_ROW, checked_run, parsed
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected, why
+from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run, Task
 
