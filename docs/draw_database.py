@@ -15,7 +15,7 @@ FILE = Path(__file__).parent / "images" / "database.svg"
 PLACES = (
     ("lrbench_tasks", "lrbench_schema"),
     ("lrbench_runs",),
-    ("lrbench_curves", "lrbench_origins"),
+    ("lrbench_curves", "lrbench_origins", "lrbench_range_tests"),
 )
 WIDTH, GAP, LINE, MARGIN, BETWEEN = 215, 75, 17, 12, 34  # of a table, between them, of a line
 KINDS = {"INTEGER": "integer", "BIGINT": "integer", "DOUBLE": "double", "TEXT": "text"}
@@ -79,7 +79,7 @@ def links(places: dict[str, tuple[int, int]]) -> list[str]:
             for key in column.foreign_keys:
                 start, end = height(column, y), height(key.column, places[key.column.table.name][1])
                 left = places[key.column.table.name][0]
-                if left == x:  # to its own table, around its right side
+                if left == x:  # within its own stack of tables, around the right side
                     here, there, bend = x + WIDTH, x + WIDTH, x + WIDTH + GAP // 3
                 else:
                     here, there = (x, left + WIDTH) if left < x else (x + WIDTH, left)

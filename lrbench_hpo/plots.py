@@ -1,4 +1,4 @@
-"""Pictures of LR curves, as PNG or SVG files."""
+"""Pictures of LR curves and LR range tests, as PNG or SVG files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import LRBenchError, MissingExtraError, PolicyError, UnknownNameError
+from lrbench_hpo.loss_ladder import smoothed
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.parameters import count
 
@@ -88,11 +91,7 @@ def plot_policies(
         LRBenchError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UnknownNameError.among(
-            "picture format", path.suffix, SUFFIXES, f"Name the file {path.stem}.png, for example"
-        )
+    path = checked_path(path)
     if not policies:
         raise PolicyError("policies=[]: expected at least one LRPolicy to draw")
     max_iterations = count("max_iterations", max_iterations)
@@ -116,6 +115,68 @@ def plot_policies(
     if title:
         axes.set_title(title)
     figure.legend(loc="outside lower left", fontsize="small", frameon=False)
+    return save(figure, path)
+
+
+def checked_path(path: str | Path) -> Path:
+    """The file of a picture, before there is anything to draw.
+
+    Args:
+        path: a name that ends with .png or .svg.
+
+    Raises:
+        UnknownNameError: the suffix is none of the two.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UnknownNameError.among(
+            "picture format", path.suffix, SUFFIXES, f"Name the file {path.stem}.png, for example"
+        )
+    return path
+
+
+def plot_range_test(result: RangeTest, path: str | Path, *, title: str | None = None) -> Path:
+    """Draw the losses of an LR range test, its interval and its reference LR.
+
+    Args:
+        result: a test with its runs.
+        path: the file to write; its suffix, .png or .svg, is the format.
+        title: what to write above.
+
+    Returns:
+        The path.
+
+    Raises:
+        UnknownNameError: the suffix is none of the two.
+        RecordError: the test has no runs.
+        LRBenchError: the file cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    path = checked_path(path)
+    if not result.lrs:
+        checks.refuse("range_test.lrs", [], "expected the losses of at least one run to draw")
+    figure = _figure(8, 4.5)
+    axes = figure.add_subplot()
+    ladder = result.method != "coarse"
+    for number, (lrs, losses) in enumerate(zip(result.lrs, result.losses, strict=True)):
+        values = [np.nan if loss is None else loss for loss in losses]
+        label = f"run {number + 1}" if len(result.lrs) > 1 else "losses"
+        axes.plot(lrs, values, "." if ladder else "o-", markersize=3 if ladder else 6, label=label)
+    if ladder:
+        curve = smoothed(result.lrs, result.losses)
+        axes.plot(10**curve.x, curve.mean, color="black", linewidth=2, label="smoothed, mean")
+    axes.axvspan(result.low, result.high, color="C2", alpha=0.12, label="usable")
+    known = f"reference LR {result.reference_lr:.3g}, times or divided by {result.spread:.2g}"
+    axes.axvline(result.reference_lr, color="C2", linewidth=2, label=known)
+    finite = [[loss for loss in run if loss is not None] for run in result.losses]
+    # What has exploded would press everything else to the floor.
+    level = max((float(np.median(run[:5])) for run in finite if run), default=1.0)
+    axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
+    axes.set_ylim(bottom=min([0.0, *(min(run) for run in finite if run)]), top=1.6 * abs(level))
+    axes.grid(alpha=0.3)
+    if title:
+        axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return save(figure, path)
 
 

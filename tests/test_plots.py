@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from lrbench_hpo.errors import LRBenchError, PolicyError, UnknownNameError
-from lrbench_hpo.plots import curve, plot_policies
+from lrbench_hpo.errors import LRBenchError, PolicyError, RecordError, UnknownNameError
+from lrbench_hpo.lr_range import RangeTest, read_range_test
+from lrbench_hpo.plots import curve, plot_policies, plot_range_test
 from lrbench_hpo.policies import LRPolicy, compose, one_cycle
 
 SINEXP = LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=0.99994, l=2000)
@@ -142,3 +143,40 @@ def test_leaves_the_users_backend_alone_and_says_what_to_install(tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "matplotlib is not installed: pip install 'lrbench-hpo[plots]'\n"
+
+
+def range_test(runs: int = 2) -> RangeTest:
+    lrs = np.geomspace(1e-4, 1, 40).tolist()
+    losses = [2.3 - 1.2 * (lr > 0.003) + (1e6 if lr > 0.3 else 0.0) for lr in lrs]
+    return read_range_test(lrs, [losses] * runs, optimizer="sgd")
+
+
+def test_a_range_test_shows_its_runs_interval_and_reference_lr(tmp_path: Path) -> None:
+    result = range_test()
+    shown = texts(plot_range_test(result, tmp_path / "a.svg", title="digits / mlp"))
+    for text in ("learning rate", "loss", "run 1", "run 2", "smoothed, mean", "usable"):
+        assert text in shown
+    assert f"reference LR {result.reference_lr:.3g}, times or divided by {result.spread:.2g}" in (
+        shown
+    )
+    assert "digits / mlp" in shown
+    # What exploded does not press the rest to the floor.
+    assert not any("10^{6}" in text or "1e6" in text for text in shown)
+    image = imread(plot_range_test(result, tmp_path / "a.png"), format="png")
+    assert image.shape[1] == 1200
+
+
+def test_a_coarse_search_is_drawn_too(tmp_path: Path) -> None:
+    result = RangeTest(
+        0.1, 2.0, 0.01, 1.0, 300, ((0.01, 0.1, 1.0),), ((1.5, 0.6, None),), method="coarse"
+    )
+    shown = texts(plot_range_test(result, tmp_path / "a.svg"))
+    assert "losses" in shown
+    assert "smoothed, mean" not in shown
+
+
+def test_a_range_test_that_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="gif"):
+        plot_range_test(range_test(), tmp_path / "a.gif")
+    with pytest.raises(RecordError, match="at least one run"):
+        plot_range_test(RangeTest(0.1, 2.0, 0.01, 1.0, 300), tmp_path / "a.png")

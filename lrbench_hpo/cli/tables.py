@@ -118,6 +118,7 @@ def database_stats(database: Database) -> Table:
         ("schema version", str(stats.schema_version)),
         ("runs", f"{stats.runs:,}"),
         ("tasks", f"{stats.tasks:,}"),
+        ("LR range tests", f"{stats.range_tests:,}"),
         *((f"runs from {source}", f"{count:,}") for source, count in stats.by_source.items()),
         *((f"runs {status}", f"{count:,}") for status, count in stats.by_status.items()),
     ]

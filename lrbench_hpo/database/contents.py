@@ -28,6 +28,7 @@ class DatabaseStats:
         tasks: number of tasks.
         by_source: runs per source, most first.
         by_status: runs per status, most first.
+        range_tests: number of LR range tests.
     """
 
     location: str
@@ -37,6 +38,7 @@ class DatabaseStats:
     tasks: int
     by_source: dict[str, int]
     by_status: dict[str, int]
+    range_tests: int
 
 
 def statistics(connection: sa.Connection) -> DatabaseStats:
@@ -54,10 +56,15 @@ def statistics(connection: sa.Connection) -> DatabaseStats:
         size_bytes=file.stat().st_size if file is not None else size_in_bytes(connection),
         schema_version=schema_version(connection),
         runs=by_source.total(),
-        tasks=connection.scalar(sa.select(sa.func.count()).select_from(tables.tasks)) or 0,
+        tasks=_number(connection, tables.tasks),
         by_source=dict(sorted(by_source.items(), key=lambda item: (-item[1], item[0]))),
         by_status=dict(sorted(by_status.items(), key=lambda item: (-item[1], item[0]))),
+        range_tests=_number(connection, tables.range_tests),
     )
+
+
+def _number(connection: sa.Connection, table: sa.Table) -> int:
+    return connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
 def forget_runs(
@@ -68,7 +75,9 @@ def forget_runs(
     checksum: str | None = None,
     dry_run: bool,
 ) -> int:
-    """Remove the runs of a source or file, their curves, and tasks and origins left without runs.
+    """Remove the runs of a source or file, and whatever is left without runs then.
+
+    Those are curves, tasks and origins; a source's LR range tests go too.
 
     Returns:
         How many runs there were.
@@ -88,6 +97,9 @@ def forget_runs(
         which = runs.c.origin_id.in_(imported)
     if dry_run:
         return connection.scalar(sa.select(sa.func.count()).select_from(runs).where(which)) or 0
+    if source is not None:
+        tests = tables.range_tests
+        connection.execute(sa.delete(tests).where(tests.c.source == source))
     ids = sa.select(runs.c.id).where(which)
     # By hand: SQLite does it by itself, a server only as the tables' owner has set it.
     connection.execute(sa.delete(tables.curves).where(tables.curves.c.run_id.in_(ids)))
@@ -106,6 +118,7 @@ def _forget_origins(connection: sa.Connection) -> None:
         origins.c.file.is_not(None),
         ~sa.exists().where(runs.c.origin_id == origins.c.id),
         ~sa.exists().where(later.c.before_id == origins.c.id),
+        ~sa.exists().where(tables.range_tests.c.origin_id == origins.c.id),
     )
     while connection.execute(sa.delete(origins).where(*unused)).rowcount:
         pass

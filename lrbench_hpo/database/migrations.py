@@ -10,7 +10,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from lrbench_hpo.database import paper, rows, shared_schema, tables
+from lrbench_hpo.database import paper, range_tests, rows, shared_schema, tables
 from lrbench_hpo.database.backup import back_up
 from lrbench_hpo.database.dialects import lock_for_migration, schema_name
 from lrbench_hpo.database.engine import writing
@@ -44,6 +44,7 @@ def _born(connection: sa.Connection) -> None:
 MIGRATIONS: Sequence[Migration] = (
     Migration(1, "tables, and the paper's rows", _born),
     Migration(2, "scores, origins, packed curves", shared_schema.apply),
+    Migration(3, "LR range tests", range_tests.apply_migration),
 )
 
 
@@ -58,8 +59,8 @@ def schema_version(connection: sa.Connection) -> int:
 def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
     """Do the steps that a database lacks; one that lacks none is not written to.
 
-    Several processes may do this at once: each step looks again once it holds the lock. Before a
-    step changes an SQLite file, the file is copied.
+    Several processes may do this at once: each step looks again once it holds the lock. Before the
+    first step changes an SQLite file, the file is copied.
 
     Args:
         engine: of `open_engine`.
@@ -77,7 +78,9 @@ def migrate(engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> int:
             version = before = schema_version(connection)
         for step in steps:
             if step.version > version:
-                work = partial(_do, step=step, kept=before > 0)
+                # One copy, of what was found: the steps after the first change a copied file.
+                kept = 0 < before == step.version - 1
+                work = partial(_do, step=step, kept=kept)
                 with _explained(engine.url, before):
                     version = in_transaction(writing(engine), work)
     here = (steps or MIGRATIONS)[-1].version

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-import weakref
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Unpack
 
 import sqlalchemy as sa
 
 from lrbench_hpo import checks
-from lrbench_hpo.database import paper, queries, reading, rows, tables
+from lrbench_hpo.database import paper, queries, range_tests, reading, rows, tables
+from lrbench_hpo.database.access import Access
 from lrbench_hpo.database.contents import DatabaseStats, forget_runs, statistics
 from lrbench_hpo.database.dialects import identity
-from lrbench_hpo.database.engine import open_engine, writing
-from lrbench_hpo.database.failures import one_line, shown
+from lrbench_hpo.database.engine import open_engine
 from lrbench_hpo.database.location import database_url, in_memory, with_password, without_password
-from lrbench_hpo.database.migrations import MIGRATIONS, Migration, migrate
+from lrbench_hpo.database.migrations import MIGRATIONS
 from lrbench_hpo.database.origins import Origin, origins_by_id
 from lrbench_hpo.database.queries import Filters
-from lrbench_hpo.database.transactions import in_transaction
 from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run, Task, own_source
 
-_Result = TypeVar("_Result")
 _PAGE = 500  # runs that `stored` holds at a time
 
 
-class Database:
+class Database(Access):
     """Tuning runs that were recorded anywhere, for the next search to start from.
 
     Open one with `connect`. Threads may share it, and a forked process may go on with it; pickled,
@@ -48,29 +43,6 @@ class Database:
     ['SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)']
     """
 
-    def __init__(self, engine: sa.Engine, steps: Sequence[Migration] = MIGRATIONS) -> None:
-        """Bring the database behind an engine of `open_engine` to this version.
-
-        Raises:
-            DatabaseError: for a database that cannot be used, and why.
-        """
-        self._engine = engine
-        self._closed = False
-        # Threads share the one connection of a database in memory, and so take turns.
-        self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if in_memory(engine.url):
-            self._turn = threading.RLock()
-            _in_memory.add(self)
-        migrate(engine, steps)
-
-    @property
-    def url(self) -> sa.URL:
-        """Where it is, with the password if there is one: not to be shown."""
-        return self._engine.url
-
-    def __repr__(self) -> str:
-        return f"<Database {shown(self._engine.url)}>"
-
     def __reduce__(self) -> tuple[Any, ...]:
         if in_memory(self.url):
             raise DatabaseError(
@@ -78,25 +50,6 @@ class Database:
             )
         location = without_password(self.url.render_as_string(hide_password=False))
         return _reopened, (str(location),)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of all connections; the database cannot be used after this."""
-        self._closed = True
-        self._engine.dispose()
-
-    def _do(self, work: Callable[[sa.Connection], _Result], *, write: bool = False) -> _Result:
-        """A piece of work as one transaction; a server that is away for a while is waited for."""
-        if self._closed:
-            raise DatabaseError(f"{shown(self._engine.url)}: closed: connect again")
-        engine = writing(self._engine) if write else self._engine
-        with self._turn, one_line(engine.url):
-            return in_transaction(engine, work)
 
     def add(self, *runs: Run, origin: Origin | None = None) -> int:
         """Store runs, all or none; a run that is there already stays one row.
@@ -131,6 +84,41 @@ class Database:
 
         self._do(insert, write=True)
         return len(new)
+
+    def add_range_test(self, task: Task, result: RangeTest, *, source: str | None = None) -> bool:
+        """Store an LR range test of a task; the same one again stays one row.
+
+        Args:
+            task: what was tested; its reference LR does not matter.
+            result: what was found.
+            source: who measured it; oneself when None.
+
+        Returns:
+            Whether it was new.
+
+        Raises:
+            RecordError: for something else, or the name of the published results as source.
+            DatabaseError: when it could not be stored, and why.
+        """
+        new, source, origin = [], source or own_source(), Origin.here()
+        insert = partial(range_tests.insert, task=task, result=result, source=source, origin=origin)
+        # A connection that was lost at the commit leaves it there, or not: new at either try.
+        self._do(lambda connection: new.append(insert(connection)), write=True)
+        return any(new)
+
+    def range_tests(
+        self, task: Task, trusted_sources: Sequence[str] | None = None
+    ) -> list[RangeTest]:
+        """The LR range tests of a task, newest first.
+
+        Args:
+            task: the task; what it leaves open, its reference LR included, does not matter.
+            trusted_sources: the sources that count; all when None.
+
+        Raises:
+            DatabaseError: when the database cannot be read.
+        """
+        return self._do(partial(range_tests.of_task, task=task, sources=trusted_sources))
 
     def identity(self) -> str:
         """What tells this database from all others, however its URL is written."""
@@ -344,19 +332,6 @@ class Database:
     def stats(self) -> DatabaseStats:
         """How much there is, of what, and where."""
         return self._do(statistics)
-
-
-# Their turns may be held by threads that a forked process does not have.
-_in_memory: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-def _unlock() -> None:
-    for database in _in_memory:
-        database._turn = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
 
 
 def connect(url: str | Path | None = None, *, migrated: bool = True) -> Database:

@@ -118,3 +118,26 @@ curves = sa.Table(
     sa.Column("run_id", sa.ForeignKey(runs.c.id, ondelete="CASCADE"), primary_key=True),
     sa.Column("points", sa.LargeBinary, nullable=False),  # of `curves.packed`
 )
+
+range_tests = sa.Table(
+    "lrbench_range_tests",
+    metadata,
+    sa.Column("id", _Key, primary_key=True),
+    sa.Column("uid", sa.String(32), nullable=False, unique=True),
+    sa.Column("dataset_key", sa.Text, nullable=False),  # the canonical name
+    sa.Column("model_key", sa.Text, nullable=False),
+    sa.Column("task", sa.Text, nullable=False),  # JSON: a task without a reference LR
+    sa.Column("reference_lr", sa.Double, nullable=False),  # these seven are copies of the payload's
+    sa.Column("spread", sa.Double, nullable=False),
+    sa.Column("low", sa.Double, nullable=False),
+    sa.Column("high", sa.Double, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("max_iterations", sa.BigInteger),
+    sa.Column("iterations", sa.BigInteger, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # JSON: the whole test
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),  # UTC, ISO 8601 of fixed width
+    sa.Column("origin_id", sa.ForeignKey(origins.c.id)),
+    sa.Index("lrbench_range_tests_by_task", "dataset_key", "model_key", "created_at", "id"),
+    sa.Index("lrbench_range_tests_by_origin", "origin_id"),
+)

@@ -19,6 +19,7 @@ for _module in ("torchvision", "sklearn"):
         raise MissingExtraError.of(_PACKAGES[_module], "torch")
 
 try:
+    from lrbench_hpo.training.climb import range_test_on
     from lrbench_hpo.training.data import ImageData, data_root, load_data
     from lrbench_hpo.training.models import MODEL_FACTORIES, build_model, model_name
     from lrbench_hpo.training.samples import Samples
@@ -44,4 +45,5 @@ __all__ = [
     "find_device",
     "load_data",
     "model_name",
+    "range_test_on",
 ]

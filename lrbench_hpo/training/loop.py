@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
-from torch import nn
+from torch import Tensor, nn
 
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.training.batches import Batches
@@ -59,8 +59,7 @@ class TrainingLoop:
             pause = min(until, self.iteration + _CHECK_EVERY)
             # One call for the LRs of all updates until the next check.
             for learning_rate in self._policy(np.arange(self.iteration, pause)).tolist():
-                self._step(learning_rate)
-            self.iteration = pause
+                self.update(learning_rate)
             # A sum that met NaN or infinity once never becomes finite again.
             self.diverged = not math.isfinite(self._loss_sum.item())
             if on_progress is not None:
@@ -87,7 +86,12 @@ class TrainingLoop:
         self._loss_sum = state["loss_sum"].clone().to(self._device)
         self.iteration, self.diverged = state["iteration"], state["diverged"]
 
-    def _step(self, learning_rate: float) -> None:
+    def update(self, learning_rate: float) -> Tensor:
+        """One update at this LR, whatever the policy says; the batch's loss before it.
+
+        Args:
+            learning_rate: the LR, at least 0.
+        """
         images, labels = self._batches.next()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
             logits = self.model(images)
@@ -96,4 +100,6 @@ class TrainingLoop:
         loss.backward()
         set_learning_rate(self._optimizer, learning_rate)
         self._optimizer.step()
+        self.iteration += 1
         self._loss_sum += loss.detach()
+        return loss.detach()

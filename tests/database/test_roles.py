@@ -15,6 +15,7 @@ import lrbench_hpo
 from lrbench_hpo.database import connect, tables
 from lrbench_hpo.database.roles import role_statements
 from lrbench_hpo.errors import DatabaseError, LRBenchError
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.records import Run
 
 # Every one of them would end a statement that quotes names carelessly.
@@ -103,12 +104,16 @@ def test_the_writer_adds_and_reads(team: Team, make_run: Callable[..., Run]) -> 
         assert db.find("digits", curves=True, limit=1) == [make_run(3)]
         assert db.best("digits", "mlp", n=1)
         assert len(db.origins()) == 1
+        assert db.add_range_test(make_run(1).task, RangeTest(0.05, 2, 0.01, 0.2, iterations=9))
+        assert len(db.range_tests(make_run(1).task)) == 1
 
 
 def test_the_reader_does_everything_but_write(team: Team, make_run: Callable[..., Run]) -> None:
     with connect(team.urls["writer"]) as db:
         db.add(make_run(1))
+        db.add_range_test(make_run(1).task, RangeTest(0.05, 2, 0.01, 0.2, iterations=9))
     with connect(team.urls["reader"]) as db:
+        assert len(db.range_tests(make_run(1).task)) == db.stats().range_tests == 1
         assert db.find("digits", curves=True) == [make_run(1)]
         assert db.best("cifar10", "resnet32", n=1)
         assert len(list(db.stored())) == db.stats().runs == 62
@@ -121,7 +126,7 @@ def test_the_reader_does_everything_but_write(team: Team, make_run: Callable[...
         assert lrbench_hpo.suggest_policy(study.ask())
 
 
-@pytest.mark.parametrize("call", ["add", "check_writable", "forget"])
+@pytest.mark.parametrize("call", ["add", "add_range_test", "check_writable", "forget"])
 def test_the_reader_is_refused_in_one_line(
     make_team: Callable[..., Team], make_run: Callable[..., Run], call: str
 ) -> None:
@@ -130,6 +135,9 @@ def test_the_reader_is_refused_in_one_line(
         db.add(make_run(2))
     calls = {
         "add": lambda db: db.add(make_run(1)),
+        "add_range_test": lambda db: db.add_range_test(
+            make_run(1).task, RangeTest(0.05, 2, 0.01, 0.2, iterations=9)
+        ),
         "check_writable": lambda db: db.check_writable(),
         "forget": lambda db: db.forget(source="local"),
     }
