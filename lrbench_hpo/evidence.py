@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from lrbench_hpo import coordinates
 from lrbench_hpo.coordinates import Scale
+from lrbench_hpo.curve_space import curve_features
 from lrbench_hpo.database import Database
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.errors import PolicyError
@@ -24,17 +27,23 @@ from lrbench_hpo.ranking import score_run
 from lrbench_hpo.records import Run, Task, canonical_name
 from lrbench_hpo.similarity import SAME_TASK, lr_ratio, same_lr_unit, similarity
 from lrbench_hpo.space import SearchSpace
+from lrbench_hpo.surrogate import Source, Surface
 from lrbench_hpo.tasks import DEFAULT_REFERENCE_LR
 
 # Below this, metadata agree in nothing that matters: saying "nothing similar" is more honest.
 MIN_SIMILARITY = 0.25
+_SAME_SHAPE = 0.08  # what is left between networks on images, even with other optimizers
 _KEEP = 0.4  # tasks less similar than this share of the most similar one add only noise
-_TASKS, _ROWS_PER_TASK = 5, 48  # what can be looked at before anybody notices
+_TASKS, _ROWS_PER_TASK = 8, 48  # what can be looked at before anybody notices
 _ENOUGH_CONSTANTS = 3  # different constant LRs, before the best of them is called the best
 _LEARNT = 0.1  # share of the way from guessing to perfection that shows that anything was learnt
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
 _BUDGET_LOSS = 0.15  # share of a run's weight lost each doubling between its budget and the new one
 _QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is worth 1/e
+_SURFACE = 400  # runs that the surrogate of a task is fitted to
+_ENOUGH_RUNS = 30  # with results, before they are a response surface
+_SHIFTS = ((-0.6, 0.1), (-0.3, 0.2), (0.0, 0.4), (0.3, 0.2), (0.6, 0.1))  # decades, probability
+_SAME_UNIT = 0.15  # decades: two units that are nearer are one
 _NAMES = ("dataset", "model")
 
 
@@ -45,12 +54,19 @@ class KnownTask:
     Attributes:
         task: its metadata, without a reference LR.
         similarity: to the task asked about.
-        runs: its complete and diverged runs.
+        runs: its complete and diverged runs: the best, then the newest.
+        surface: more of them, as the surrogate reads them.
     """
 
     task: Task
     similarity: float
     runs: Sequence[Run]
+    surface: Surface
+
+    @property
+    def rich(self) -> bool:
+        """Whether its results show a whole response surface, not some points of it."""
+        return len(self.surface.scores) >= _ENOUGH_RUNS
 
     @property
     def published(self) -> bool:
@@ -74,7 +90,11 @@ class KnownTask:
         """
         good = [run for run in self.runs if run.task.reference_lr and _learnt(run)]
         assumed = max(good, key=score_run).task.reference_lr if good else None
-        return assumed if self.published else self.best_constant or assumed
+        if self.published:
+            return assumed
+        if self.rich:
+            return float(10**self.surface.best_constant)
+        return self.best_constant or assumed
 
 
 def known_tasks(
@@ -95,14 +115,88 @@ def known_tasks(
         key=lambda pair: -pair[0],
     )
     most = rated[0][0] if rated else 1.0
-    least = max(MIN_SIMILARITY, _KEEP * most)
     found = []
     for alike, group in rated[:_TASKS]:
-        if alike >= least:
+        if alike >= _SAME_SHAPE:
             limit = math.ceil(_ROWS_PER_TASK * alike / most)  # half as similar, half as many
-            runs = [r for r in database.evidence(group, limit, trusted_sources) if _says(r)]
-            found.append(KnownTask(_without_reference(group[0]), alike, runs))
-    return [known for known in found if known.runs]
+            everything = [
+                r for r in database.evidence(group, _SURFACE, trusted_sources) if _says(r)
+            ]
+            runs = everything[:limit]
+            if runs:
+                found.append(
+                    KnownTask(_without_reference(group[0]), alike, runs, _surface(everything))
+                )
+    return found
+
+
+def similar(known: Sequence[KnownTask]) -> list[KnownTask]:
+    """Those of the known tasks whose policies may be good here as they are, most similar first.
+
+    The others may still show the shape that good policies have.
+
+    Args:
+        known: most similar first.
+    """
+    most = known[0].similarity if known else 1.0
+    return [other for other in known if other.similarity >= max(MIN_SIMILARITY, _KEEP * most)]
+
+
+def _surface(runs: Sequence[Run]) -> Surface:
+    features = [curve_features(run.policy, run.max_iterations) for run in runs]
+    scores = [score_run(run) if run.status == "complete" else math.nan for run in runs]
+    return Surface(np.array(features), np.array(scores))
+
+
+def sources(known: Iterable[KnownTask], task: Task, scale: Scale, measured: bool) -> list[Source]:
+    """What is known as the surrogate takes it.
+
+    Args:
+        known: similar tasks.
+        task: the task asked about.
+        scale: its budget and reference LR.
+        measured: whether the reference LR was measured on this task.
+    """
+    return [
+        Source(
+            f"{other.task.dataset}/{other.task.model}",
+            other.similarity,
+            other.surface,
+            shifts(other, task, scale, measured),
+            _PUBLISHED_WEIGHT if other.published else 1.0,
+        )
+        for other in known
+    ]
+
+
+def shifts(
+    other: KnownTask, task: Task, scale: Scale, measured: bool = False
+) -> tuple[tuple[float, float], ...]:
+    """Decades between a similar task's LRs and this one's, each with its probability.
+
+    In absolute units, corrected for batch size and momentum, where the optimizers are of one
+    kind; relative to both reference LRs; and a little to both sides.
+
+    Args:
+        other: the similar task.
+        task: the task asked about.
+        scale: its budget and reference LR.
+        measured: whether the reference LR was measured on this task.
+    """
+    same_unit = same_lr_unit(task, other.task)
+    ratio = math.log10(lr_ratio(task, other.task))
+    if same_unit and other.similarity >= SAME_TASK:
+        return ((ratio, 1.0),)
+    usual = DEFAULT_REFERENCE_LR.get(other.task.optimizer or "sgd", 0.01)
+    relative = math.log10(scale.reference_lr / (other.reference_lr or usual))
+    # The rules for batch size and momentum hold for long trainings; in short ones LRs stay.
+    centres = [0.0, ratio] if same_unit else [relative]
+    if measured and same_unit:
+        centres = [0.0, relative]
+    centres = [
+        c for n, c in enumerate(centres) if all(abs(c - d) > _SAME_UNIT for d in centres[:n])
+    ]
+    return tuple((c + step, p / len(centres)) for c in centres for step, p in _SHIFTS)
 
 
 _FACTS = [name for name in Task("any", "any").to_dict() if name not in ("reference_lr", *_NAMES)]
@@ -143,26 +237,38 @@ def reference_lr(task: Task, known: Sequence[KnownTask], space: SearchSpace) -> 
         known: what is known, most similar first.
         space: its search space, which may know the LR of the task it was made for.
     """
-    for other in known:
-        if other.reference_lr and same_lr_unit(task, other.task):
-            ratio = lr_ratio(task, other.task)
-            scaled = f", times {ratio:.3g} for batch and momentum" if ratio != 1 else ""
-            name = f"{other.task.dataset}/{other.task.model}"
-            if other.similarity < SAME_TASK:
-                how = "that of the similar task"
-            elif other.published:
-                how = "published for"
-            else:
-                how = "best of the constant LRs on" if other.best_constant else "as before for"
-            return float(f"{other.reference_lr * ratio:.6g}"), f"{how} {name}{scaled}"
+    usable = [other for other in known if other.reference_lr and same_lr_unit(task, other.task)]
+    if usable and usable[0].similarity >= SAME_TASK:
+        return _of_same_task(task, usable[0])
+    if usable:
+        trust = [_PUBLISHED_WEIGHT if other.published else 1.0 for other in usable]
+        weights = np.array([other.similarity**2 for other in usable]) * trust
+        decades = [math.log10(other.reference_lr or 1.0) for other in usable]
+        ratios = [math.log10(lr_ratio(task, other.task)) / 2 for other in usable]
+        mean = float(np.average(np.add(decades, ratios), weights=weights))
+        names = dict.fromkeys(f"{other.task.dataset}/{other.task.model}" for other in usable)
+        those = "that of the similar task" if len(names) == 1 else "from the similar tasks"
+        return float(f"{10**mean:.6g}"), f"{those} {', '.join(list(names)[:3])}"
     if space.reference_lr is not None and task.optimizer in ("sgd", "nesterov", None):
         return space.reference_lr, f"from {space.name}"
     optimizer = task.optimizer or "sgd"
     return DEFAULT_REFERENCE_LR.get(optimizer, 0.01), f"the usual first try for {optimizer}"
 
 
+def _of_same_task(task: Task, other: KnownTask) -> tuple[float, str]:
+    """The reference LR of the same task, perhaps with another batch size."""
+    ratio = lr_ratio(task, other.task)
+    scaled = f", times {ratio:.3g} for batch and momentum" if ratio != 1 else ""
+    if other.published:
+        how = "published for"
+    else:
+        how = "best of the constant LRs on" if other.best_constant else "as before for"
+    name = f"{other.task.dataset}/{other.task.model}"
+    return float(f"{(other.reference_lr or 1.0) * ratio:.6g}"), f"{how} {name}{scaled}"
+
+
 def candidates(
-    known: Iterable[KnownTask], task: Task, scale: Scale, space: SearchSpace
+    known: Iterable[KnownTask], task: Task, scale: Scale, space: SearchSpace, measured: bool = False
 ) -> Iterator[Candidate]:
     """Every known run that this space can express, as a candidate for the task.
 
@@ -171,6 +277,7 @@ def candidates(
         task: the task asked about.
         scale: its budget and reference LR.
         space: where its policies are looked for.
+        measured: whether the reference LR was measured on this task.
     """
     for other in known:
         peers: dict[tuple[str, int], list[float]] = {}
@@ -178,25 +285,38 @@ def candidates(
         for run, score in zip(other.runs, scores, strict=True):
             peers.setdefault((run.source, run.max_iterations), []).append(score)
         for run, score in zip(other.runs, scores, strict=True):
-            if run.policy.function not in space.functions:
-                continue
-            eta = _source_reference(run, other, task, scale)
-            try:
-                source = Scale(run.max_iterations, eta)
-                point = coordinates.to_coordinates(run.policy, source)
-                point, moved = space.clip(run.policy.function, point)
-                policy = coordinates.to_policy(run.policy.function, point, scale)
-            except PolicyError:
-                continue  # composed, or made for another budget: no point of this space
-            yield Candidate(
-                policy=policy,
-                point=point,
-                run=run,
-                quality=_quality(run, score, peers[run.source, run.max_iterations]),
-                weight=_weight(run, other.similarity, scale.max_iterations),
-                similarity=other.similarity,
-                moved=tuple(moved),
-            )
+            quality = _quality(run, score, peers[run.source, run.max_iterations])
+            for eta in _source_references(run, other, task, scale, measured):
+                found = _candidate(run, eta, quality, other.similarity, scale, space)
+                if found is not None:
+                    yield found
+
+
+def _candidate(
+    run: Run, eta: float, quality: float, alike: float, scale: Scale, space: SearchSpace
+) -> Candidate | None:
+    """A run as a point of the new task's space, if it can be one."""
+    function = run.policy.function
+    if function not in space.functions:
+        return None
+    try:
+        point = coordinates.to_coordinates(run.policy, Scale(run.max_iterations, eta))
+        point, moved = space.clip(function, point)
+        policy = coordinates.to_policy(function, point, scale)
+    except PolicyError:
+        return None  # composed, or made for another budget: no point of this space
+    weight = _weight(run, alike, scale.max_iterations)
+    return Candidate(policy, point, run, quality, weight, alike, tuple(moved))
+
+
+def _source_references(
+    run: Run, other: KnownTask, task: Task, scale: Scale, measured: bool
+) -> list[float]:
+    """The LRs that a run's peak is compared with: one, or one for each unit that it may be in."""
+    if other.rich:
+        units = shifts(other, task, scale, measured)
+        return [scale.reference_lr / 10**shift for shift, _ in units]
+    return [_source_reference(run, other, task, scale)]
 
 
 def _source_reference(run: Run, other: KnownTask, task: Task, scale: Scale) -> float:

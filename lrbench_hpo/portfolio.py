@@ -1,9 +1,10 @@
-"""A short list of good and different policies out of scattered evidence.
+"""A short list of good and different policies out of past results.
 
-Every known run becomes a point of the new task's space. A candidate's worth is a kernel estimate:
-the mean quality of the runs whose LR curves are near its own, weighted by how much each run says,
-shrunk while little is known, and cut by how alike its own task is. The list is then picked
-greedily, near-copies left out.
+Every known run becomes a point of the new task's space. Of scattered results, a candidate's worth
+is a kernel estimate (`choose`): the mean quality of the runs whose LR curves are near its own,
+weighted by how much each run says, shrunk while little is known, and cut by how alike its own task
+is. Where the similar tasks' results show whole response surfaces, the list is what does well on
+all of them between its policies (`cover`). Both pick greedily, near-copies left out.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lrbench_hpo.curve_space import curve_features
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run
+from lrbench_hpo.surrogate import Experts
 
 # Two policies whose LRs differ by a factor of two nearly everywhere share half of their evidence.
 _KERNEL_WIDTH = 0.35  # decades of LR, root mean square over the budget
 _COPY = 0.15  # decades: a nearer policy of the same function adds nothing to a short list
 _SHRINKAGE = 0.3  # weight of knowing nothing, in runs on the same task
 _OTHER_FUNCTION_PENALTY = 0.15  # what a curve already on the list takes from one that is the same
+_SAME_CURVE = 0.05  # log regret that a curve already on the list costs
+_ALONE = 0.25  # how much a policy's own worth counts beside what it adds to the list
 _KNOWN_GOOD = 0.1  # a poorer run is evidence, but no candidate
-_BLOCKS, _POINTS = 16, 320
 
 
 @dataclass(frozen=True)
@@ -58,26 +62,6 @@ class Choice:
     evidence: tuple[Candidate, ...]
 
 
-def curve_features(policy: LRPolicy, max_iterations: int) -> npt.NDArray[np.float64]:
-    """A policy as one point in a space common to all functions: log10 of its mean LR over time.
-
-    Args:
-        policy: any policy.
-        max_iterations: the budget, in iterations.
-
-    Returns:
-        16 numbers, the decades of the mean LR over each 16th of the budget; LRs below a
-        thousandth of the peak count as that.
-
-    >>> curve_features(LRPolicy("FIX", k0=0.1), 1000).round(3).tolist() == [-1.0] * 16
-    True
-    """
-    times = np.arange(_POINTS) * (max_iterations / _POINTS)
-    lrs = policy(times).reshape(_BLOCKS, -1).mean(axis=1)
-    features: npt.NDArray[np.float64] = np.log10(np.maximum(lrs, 1e-3 * lrs.max()))
-    return features
-
-
 def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list[Choice]:
     """The `n` candidates worth trying first, best first, near-copies left out.
 
@@ -108,6 +92,50 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
         left[~same] *= 1 - _OTHER_FUNCTION_PENALTY * kernel[best][~same]
     return [
         Choice(candidates[i], float(worth[i]), _evidence(candidates, i, weights[i])) for i in chosen
+    ]
+
+
+def cover(
+    candidates: Sequence[Candidate], experts: Experts, max_iterations: int, n: int
+) -> list[Choice]:
+    """The `n` candidates that do well on all similar tasks between them, best first.
+
+    Greedy: each next one is that which, with those before it, minimises the expected log regret
+    over the similar tasks, in each unit that their LRs may be in. So where one knows the tasks but
+    not their scale, the list goes through the scales.
+
+    Args:
+        candidates: what is known; those of poor quality only warn.
+        experts: the similar tasks' surrogates.
+        max_iterations: the new task's budget, in iterations.
+        n: length of the list at most.
+    """
+    good = [entry for entry in candidates if entry.quality >= _KNOWN_GOOD]
+    if not good:
+        return []
+    features = np.array([curve_features(entry.policy, max_iterations) for entry in good])
+    distances = _distances(features)
+    said, weights = experts.say(features)[0], experts.priors
+    expected = weights @ said
+    functions = np.array([entry.policy.function for entry in good])
+    left = np.ones(len(good), bool)
+    reached = np.full(len(said), -np.inf)
+    chosen: list[int] = []
+    while len(chosen) < n and left.any():
+        together = weights @ np.maximum(said, reached[:, None]) + _ALONE * expected
+        if chosen:
+            nearest = distances[chosen].min(axis=0)
+            together -= _SAME_CURVE * np.exp(-((nearest / _KERNEL_WIDTH) ** 2))
+        best = int(np.where(left, together, -np.inf).argmax())
+        chosen.append(best)
+        reached = np.maximum(reached, said[:, best])
+        left &= (functions != functions[best]) | (distances[best] >= _COPY)
+        left[best] = False
+    near = np.exp(-((distances / _KERNEL_WIDTH) ** 2)) * np.array([c.weight for c in good])
+    worth = np.exp(expected / max(float(weights.sum()), 1e-9))
+    return [
+        Choice(good[index], float(worth[index]), _evidence(good, index, near[index]))
+        for index in chosen
     ]
 
 

@@ -15,14 +15,17 @@ from lrbench_hpo import checks, coordinates, evidence, portfolio
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.database import Database, opened
 from lrbench_hpo.database.paper import SOURCE as PAPER
-from lrbench_hpo.errors import RecordError, SearchSpaceError, UnknownNameError
+from lrbench_hpo.errors import SearchSpaceError, UnknownNameError
 from lrbench_hpo.evidence import KnownTask
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.portfolio import Choice
 from lrbench_hpo.records import Run, Task, own_source
+from lrbench_hpo.reference import reference_for
 from lrbench_hpo.space import Range, SearchSpace
 from lrbench_hpo.space_files import load_space, space_for
+from lrbench_hpo.surrogate import Experts, Source
 from lrbench_hpo.tasks import recipe_for, task_for
 
 PORTFOLIO_SIZE = 5
@@ -102,6 +105,9 @@ class Prior:
         space: the search space, cut to the functions asked for.
         known: tasks with results that count, most similar first.
         portfolio: policies to try first, best first.
+        sources: what is known as the surrogate takes it.
+        range_test: of the task, if its reference LR comes from one.
+        needs_range_test: whether one would tell the reference LR better than what is known.
     """
 
     task: Task
@@ -110,6 +116,9 @@ class Prior:
     space: SearchSpace
     known: tuple[KnownTask, ...]
     portfolio: tuple[Recommendation, ...]
+    sources: tuple[Source, ...] = ()
+    range_test: RangeTest | None = None
+    needs_range_test: bool = False
 
     @property
     def summary(self) -> str:
@@ -119,10 +128,12 @@ class Prior:
             for origin in ("own", "shared", "published", "default")
         }
         if not self.known:
-            return (
-                f"nothing similar to {self.task.dataset}/{self.task.model} is known: starting from "
-                f"{count['default']} common defaults in the {self.space.name} space"
-            )
+            shapes = len(self.portfolio) - count["default"]
+            start = f"{count['default']} common defaults in the {self.space.name} space"
+            if shapes:  # at the LR scale that was measured here
+                start = f"the shapes of {shapes} policies that are good elsewhere"
+            name = f"{self.task.dataset}/{self.task.model}"
+            return f"nothing similar to {name} is known: starting from {start}"
         parts = [f"{count['own']} of your own results"] if count["own"] else []
         parts += [f"{count['shared']} results of others"] if count["shared"] else []
         parts += [f"{count['published']} published results"] if count["published"] else []
@@ -146,7 +157,7 @@ def build_prior(
     *,
     max_iterations: int,
     space: SearchSpace,
-    reference_lr: float | None = None,
+    reference_lr: float | RangeTest | None = None,
     trusted_sources: Sequence[str] | None = None,
     n: int = PORTFOLIO_SIZE,
 ) -> Prior:
@@ -157,31 +168,42 @@ def build_prior(
         task: the task to be tuned.
         max_iterations: its budget, in iterations.
         space: where its policies are looked for.
-        reference_lr: eta_ref, if it is known better than from similar tasks.
+        reference_lr: eta_ref, if it is known better than from similar tasks, or a range test.
         trusted_sources: the sources whose runs count; all when None.
         n: how many policies to recommend at most.
     """
     space = space.within(max_iterations)
-    known = evidence.known_tasks(database, task, _checked(trusted_sources, database))
-    given = reference_lr if reference_lr is not None else task.reference_lr
-    eta, origin = (
-        evidence.reference_lr(task, known, space) if given is None else (_lr(given), "given")
+    everything = evidence.known_tasks(database, task, _checked(trusted_sources, database))
+    known = evidence.similar(everything)
+    reference = reference_for(
+        *(database, task, max_iterations, space, known),
+        given=reference_lr,
+        trusted_sources=trusted_sources,
     )
-    scale = Scale(max_iterations, eta)
-    _refuse_impossible_peaks(space, eta)
-    candidates = list(evidence.candidates(known, task, scale, space))
-    chosen = portfolio.choose(candidates, max_iterations, n)
+    scale, measured = Scale(max_iterations, reference.lr), reference.measured
+    _refuse_impossible_peaks(space, reference.lr)
+    # Where only the shape of good policies is known, their scale has to be measured.
+    of_use = known or (everything if measured else [])
+    candidates = list(evidence.candidates(of_use, task, scale, space, measured))
+    if of_use and of_use[0].rich:
+        experts = Experts(evidence.sources(of_use, task, scale, measured))
+        chosen = portfolio.cover(candidates, experts, max_iterations, n)
+    else:
+        chosen = portfolio.choose(candidates, max_iterations, n)
     missing = "none of the known policies fits" if known else "nothing similar is known"
     return Prior(
-        task=dataclasses.replace(task, reference_lr=eta),
+        task=dataclasses.replace(task, reference_lr=reference.lr),
         scale=scale,
-        reference_origin=origin,
+        reference_origin=reference.origin,
         space=space,
         known=tuple(known),
         portfolio=tuple(
             [_recommended(choice) for choice in chosen]
             or _defaults(scale, space, n, f"a common default: {missing}")
         ),
+        sources=tuple(evidence.sources(everything, task, scale, measured)),
+        range_test=reference.test,
+        needs_range_test=reference.doubtful,
     )
 
 
@@ -197,7 +219,7 @@ def recommend(
     search_space: str | Path | SearchSpace | None = None,
     database: str | Path | Database | None = None,
     task: Mapping[str, Any] | None = None,
-    reference_lr: float | None = None,
+    reference_lr: float | RangeTest | None = None,
     trusted_sources: Sequence[str] | None = None,
 ) -> list[Recommendation]:
     """Policies worth trying on a task, best first, each with its evidence.
@@ -214,7 +236,7 @@ def recommend(
         database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
             when None.
         task: more facts about the task (fields of `Task`).
-        reference_lr: the task's best constant LR, if known.
+        reference_lr: the task's best constant LR, if known, or its range test.
         trusted_sources: the sources whose runs count, as `Run.source` names them; all when None.
 
     Raises:
@@ -253,7 +275,7 @@ def prior_for(
     search_space: str | Path | SearchSpace | None = None,
     database: str | Path | Database | None = None,
     task: Mapping[str, Any] | None = None,
-    reference_lr: float | None = None,
+    reference_lr: float | RangeTest | None = None,
     trusted_sources: Sequence[str] | None = None,
     n: int = PORTFOLIO_SIZE,
 ) -> Prior:
@@ -369,14 +391,3 @@ def _usual_point(ranges: Mapping[str, Range]) -> dict[str, float]:
     drops = int(point.get("drops", 0))
     point |= {f"gap{number + 1}": 0.5 for number in range(drops)}
     return point | {"peak": 6.0 if "floor" in ranges else 1.0}
-
-
-def _lr(value: Any) -> float:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return Scale(1, float(value)).reference_lr
-    except (TypeError, ValueError):
-        raise RecordError(
-            f"reference_lr={value!r}: expected a learning rate above 0, at most {MAX_LR:g}"
-        ) from None

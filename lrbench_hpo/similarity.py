@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lrbench_hpo.records import Task, canonical_name
-from lrbench_hpo.tasks import dataset_info, model_family
+from lrbench_hpo.tasks import MODELS, dataset_info, model_family
 
 SAME_TASK = 0.999
 _ADAPTIVE = ("adam", "adamw")
@@ -108,5 +108,16 @@ def lr_ratio(task: Task, known: Task) -> float:
 
 
 def same_lr_unit(task: Task, known: Task) -> bool:
-    """Whether absolute LRs of one task mean anything to the other: both adaptive, or neither."""
-    return (task.optimizer in _ADAPTIVE) == (known.optimizer in _ADAPTIVE)
+    """Whether absolute LRs of one task mean anything to the other.
+
+    Both optimizers are adaptive, or neither; and both networks see pixels of the same size.
+    """
+    same_kind = (task.optimizer in _ADAPTIVE) == (known.optimizer in _ADAPTIVE)
+    return same_kind and _sees_bytes(task) == _sees_bytes(known)
+
+
+def _sees_bytes(task: Task) -> bool:
+    """Whether the model's usual inputs are bytes less their mean, as in Caffe's CIFAR-10 recipe."""
+    known = {canonical_name(name): info for name, info in MODELS.items()}
+    info = known.get(canonical_name(task.model))
+    return info is not None and info.recipe.pixels == "caffe"

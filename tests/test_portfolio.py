@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lrbench_hpo import LRPolicy, Run
-from lrbench_hpo.portfolio import Candidate, choose, curve_features
+from lrbench_hpo.curve_space import curve_features
+from lrbench_hpo.portfolio import Candidate, choose
 from lrbench_hpo.tasks import task_for
 
 BUDGET = 1_000
