@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lrbench_hpo.database import Database, Origin, connect
     from lrbench_hpo.errors import LRBenchError
+    from lrbench_hpo.explanation import Explanation, explain
     from lrbench_hpo.fitting import fit_policy
     from lrbench_hpo.leaderboard import Leaderboard, leaderboards
+    from lrbench_hpo.lr_range import RangeTest, read_range_test
     from lrbench_hpo.objective import Objective
     from lrbench_hpo.policies import (
         LRPolicy,
@@ -29,25 +31,31 @@ if TYPE_CHECKING:
         warmup_stable_decay,
     )
     from lrbench_hpo.prior import Recommendation, recommend
+    from lrbench_hpo.range_testing import range_test
     from lrbench_hpo.ranking import ScoreWeights, rank_policies, score
     from lrbench_hpo.record_runs import RecordRuns
     from lrbench_hpo.records import Run, Task
+    from lrbench_hpo.sampler import LRBenchSampler
     from lrbench_hpo.searcher import LRBenchSearcher
     from lrbench_hpo.space import SearchSpace
     from lrbench_hpo.space_files import load_space
     from lrbench_hpo.study import create_study
     from lrbench_hpo.suggest import suggest_policy
     from lrbench_hpo.trainable import train
+    from lrbench_hpo.training import range_test_on
     from lrbench_hpo.waiting import RunStore
 
 _HOME = {
     "Database": "database",
+    "Explanation": "explanation",
     "LRBenchError": "errors",
+    "LRBenchSampler": "sampler",
     "LRBenchSearcher": "searcher",
     "LRPolicy": "policies",
     "Leaderboard": "leaderboard",
     "Objective": "objective",
     "Origin": "database",
+    "RangeTest": "lr_range",
     "Recommendation": "prior",
     "RecordRuns": "record_runs",
     "Run": "records",
@@ -58,12 +66,16 @@ _HOME = {
     "compose": "policies",
     "connect": "database",
     "create_study": "study",
+    "explain": "explanation",
     "fit_policy": "fitting",
     "knee": "policies",
     "leaderboards": "leaderboard",
     "load_space": "space_files",
     "one_cycle": "policies",
+    "range_test": "range_testing",
+    "range_test_on": "training",
     "rank_policies": "ranking",
+    "read_range_test": "lr_range",
     "recommend": "prior",
     "score": "ranking",
     "sgdr": "policies",
@@ -75,12 +87,15 @@ _HOME = {
 
 __all__ = [
     "Database",
+    "Explanation",
     "LRBenchError",
+    "LRBenchSampler",
     "LRBenchSearcher",
     "LRPolicy",
     "Leaderboard",
     "Objective",
     "Origin",
+    "RangeTest",
     "Recommendation",
     "RecordRuns",
     "Run",
@@ -91,12 +106,16 @@ __all__ = [
     "compose",
     "connect",
     "create_study",
+    "explain",
     "fit_policy",
     "knee",
     "leaderboards",
     "load_space",
     "one_cycle",
+    "range_test",
+    "range_test_on",
     "rank_policies",
+    "read_range_test",
     "recommend",
     "score",
     "sgdr",

@@ -17,6 +17,7 @@ import optuna
 from lrbench_hpo import outcomes
 from lrbench_hpo.database import opened
 from lrbench_hpo.errors import LRBenchError, MissingExtraError, StudyError, UnknownNameError
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.recall import same_training
 from lrbench_hpo.records import Run, Task, own_source
@@ -25,6 +26,7 @@ from lrbench_hpo.trainable import (
     Train,
     check_on_worker,
     measure_on_worker,
+    range_test_on_worker,
     train_on_worker,
 )
 
@@ -197,6 +199,13 @@ def check(
     """
     checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config), tell=tell)
     return checked
+
+
+def range_test(
+    config: Mapping[str, Any], share: Share, tell: Callable[[str], None] | None = None
+) -> RangeTest:
+    """An LR range test where trials will run: `check`'s arguments, with ``max_iterations``."""
+    return RangeTest.from_dict(_on_worker(range_test_on_worker, share, dict(config), tell=tell))
 
 
 def stored_trainings(

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from lrbench_hpo.ask_tell import AskTell
 from lrbench_hpo.database.location import with_password
 from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.points import POLICY, KnownResult, read_point
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import ScoreWeights, score_run
@@ -79,7 +80,7 @@ class LRBenchSearcher(SavedSearcher):
         sampler: any Optuna sampler; TPE when None.
         score_weights: weights of the score.
         task: more facts about the task (fields of `Task`).
-        reference_lr: the task's best constant LR, if known.
+        reference_lr: the task's best constant LR, if known, or its range test.
         trusted_sources: the sources in the LR database whose runs count; all when None.
         seed: of the default sampler.
         points_to_evaluate: policies, or configs with ``lr_policy``, to try before all others.
@@ -108,7 +109,7 @@ class LRBenchSearcher(SavedSearcher):
         sampler: optuna.samplers.BaseSampler | None = None,
         score_weights: ScoreWeights | Mapping[str, float] | None = None,
         task: Mapping[str, Any] | None = None,
-        reference_lr: float | None = None,
+        reference_lr: float | RangeTest | None = None,
         trusted_sources: Sequence[str] | None = None,
         seed: int | None = None,
         points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,

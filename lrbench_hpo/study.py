@@ -14,16 +14,19 @@ from optuna.trial import TrialState
 
 from lrbench_hpo.database import Database
 from lrbench_hpo.errors import StudyError, UnknownNameError
+from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.points import Point, read_point
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.prior import Prior, Recommendation, prior_for
 from lrbench_hpo.ranking import ScoreWeights
+from lrbench_hpo.sampler import LRBenchSampler
 from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.storage import open_storage
 from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
 from lrbench_hpo.suggest import trial_params
 
 _READY, _CLAIM = "lrbench:ready", "lrbench:claim"
+_KEPT = ("source", "why", "given", "suggestion")  # of a trial that is asked for again
 # Seconds: how long a second worker waits for the first one's set-up, and for rival claims to it.
 _CREATOR_PATIENCE, _CLAIM_PATIENCE = 20.0, 1.0
 
@@ -46,7 +49,7 @@ def create_study(
     pruner: optuna.pruners.BasePruner | None = None,
     score_weights: ScoreWeights | Mapping[str, float] | None = None,
     task: Mapping[str, Any] | None = None,
-    reference_lr: float | None = None,
+    reference_lr: float | RangeTest | None = None,
     trusted_sources: Sequence[str] | None = None,
     seed: int | None = None,
     points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,
@@ -71,12 +74,13 @@ def create_study(
         storage: any Optuna storage.
         study_name: the study's name in the storage.
         load_if_exists: go on with a study of that name instead of refusing.
-        sampler: any Optuna sampler for the trials after the known-good ones; TPE when None.
+        sampler: any Optuna sampler for the trials after the known-good ones; `LRBenchSampler`
+            when None.
         pruner: any Optuna pruner; it sees the score at LR minima. None prunes nothing, for
             Optuna's own default compares policies in the middle of a cycle.
         score_weights: weights of the score.
         task: more facts about the task (fields of `Task`).
-        reference_lr: the task's best constant LR, if known.
+        reference_lr: the task's best constant LR, if known, or its range test.
         trusted_sources: the sources in the LR database whose runs count, as `Run.source` names
             them; all when None.
         seed: of the default sampler; with other results known, it draws other numbers.
@@ -113,18 +117,32 @@ def create_study(
         read_point(f"points_to_evaluate[{place}]", point, prior.space, prior.scale)
         for place, point in enumerate(points_to_evaluate or ())
     ]
+    # The default sampler suggests them itself: on SQLite, two processes may get one waiting trial.
+    first = prior.portfolio if sampler is not None else ()
     study, created = _open(storage, study_name, objective, load_if_exists)
     study.pruner = pruner or optuna.pruners.NopPruner()
     if created:
         # Only one worker can create the study, so only one enqueues.
         settings.keep_in(study)
+        _keep_test(study, prior.range_test)
         _enqueue_given(study, given)
-        _enqueue(study, prior.portfolio)
+        _enqueue(study, first)
     else:
-        _join(study, settings, prior.portfolio)
+        _join(study, settings, first)
         _enqueue_given(study, given)
-    study.sampler = sampler or optuna.samplers.TPESampler(seed=_sampler_seed(seed, study, prior))
+    study.sampler = sampler or LRBenchSampler.from_prior(
+        prior,
+        database=database,
+        trusted_sources=trusted_sources,
+        seed=_sampler_seed(seed, study, prior),
+    )
     return study
+
+
+def _keep_test(study: optuna.Study, test: RangeTest | None) -> None:
+    """Note what the search's scale comes from, without the losses: some storages hold little."""
+    if test is not None:
+        study.set_user_attr("range_test", {**test.to_dict(), "lrs": [], "losses": [], "seeds": []})
 
 
 def _open(
@@ -170,10 +188,11 @@ def _enqueue_given(study: optuna.Study, points: Sequence[Point]) -> None:
 
 
 def _enqueue(study: optuna.Study, portfolio: Sequence[Recommendation]) -> None:
-    for entry in portfolio:
+    for row, entry in enumerate(portfolio, start=1):
+        said = {"source": "portfolio", "row": row, "why": entry.why}
         study.enqueue_trial(
             trial_params(entry.policy.function, entry.point),
-            user_attrs={"source": entry.source, "why": entry.why},
+            user_attrs={"source": entry.source, "why": entry.why, "suggestion": said},
             skip_if_exists=True,
         )
     study.set_user_attr(_READY, True)
@@ -215,8 +234,15 @@ def _ask_again(study: optuna.Study) -> None:
     trials = study.get_trials(deepcopy=False)
     asked = [t.system_attrs.get("fixed_params") for t in trials if t.state != TrialState.FAIL]
     for trial in trials:
-        wanted = trial.system_attrs.get("fixed_params")
+        wanted = trial.system_attrs.get("fixed_params") or _known_good(trial)
         if trial.state == TrialState.FAIL and wanted is not None and wanted not in asked:
-            told = {k: v for k, v in trial.user_attrs.items() if k in {"source", "why", "given"}}
+            told = {k: v for k, v in trial.user_attrs.items() if k in _KEPT}
             study.enqueue_trial(wanted, user_attrs=told)
             asked.append(wanted)
+
+
+def _known_good(trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
+    """The parameters of a policy that the sampler took from the portfolio."""
+    said = trial.user_attrs.get("suggestion")
+    portfolio = isinstance(said, dict) and said.get("source") == "portfolio"
+    return dict(trial.params) if portfolio else None

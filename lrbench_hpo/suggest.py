@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import optuna
 from optuna.distributions import (
@@ -93,7 +93,7 @@ def suggest_policy(
     >>> suggest_policy(study.ask(), functions=["FIX"], max_iterations=100, reference_lr=0.1)(0) > 0
     True
     """
-    study = getattr(trial, "study", None)  # an optuna.trial.FixedTrial has none
+    study = _met(trial)
     own = study is not None and StudySettings.known_to(study)
     if own and any(v is not None for v in (search_space, functions, max_iterations, reference_lr)):
         raise StudyError(
@@ -124,6 +124,7 @@ def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolic
         space: the search space.
         scale: budget and reference LR.
     """
+    study = _met(trial)
     function = suggest_value(trial, FUNCTION, CategoricalDistribution(list(space.functions)))
     point: dict[str, float] = {}
     for name, distribution in distributions(space, function).items():
@@ -138,9 +139,41 @@ def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolic
     else:
         policy = coordinates.to_policy(function, point, scale)
     trial.set_user_attr("policy", policy.to_dict())
+    said = _said(study, trial.number)
+    if said is not None:
+        origin = said.pop("origin", None)
+        trial.set_user_attr("suggestion", said)
+        if origin is not None:
+            trial.set_user_attr("source", origin)
+            return policy
     if "source" not in attributes:
-        trial.set_user_attr("source", _source(trial, getattr(trial, "study", None)))
+        trial.set_user_attr("source", _source(trial, study))
     return policy
+
+
+@runtime_checkable
+class PolicySampler(Protocol):
+    """A sampler that knows of LR policies, and can say of each why it suggested it."""
+
+    def meet(self, study: optuna.Study) -> None:
+        """Learn a study's task, or give it the sampler's."""
+
+    def said(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
+        """Why a trial got its policy; None if something else decided."""
+
+
+def _met(trial: optuna.Trial) -> optuna.Study | None:
+    """A trial's study, which its sampler has met; an `optuna.trial.FixedTrial` has none."""
+    study: optuna.Study | None = getattr(trial, "study", None)
+    if study is not None and isinstance(study.sampler, PolicySampler):
+        study.sampler.meet(study)
+    return study
+
+
+def _said(study: optuna.Study | None, number: int) -> dict[str, Any] | None:
+    if study is None or not isinstance(study.sampler, PolicySampler):
+        return None
+    return study.sampler.said(study, number)
 
 
 def _source(trial: optuna.Trial, study: optuna.Study | None) -> str:

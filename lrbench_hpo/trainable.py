@@ -190,6 +190,22 @@ def check_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def range_test_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An LR range test for trials of a config, as `RangeTest.to_dict` gives it.
+
+    Raises:
+        LRBenchError: for a config that cannot work.
+    """
+    checked = TrialConfig.of({**config, "lr_policy": _ANY_POLICY})
+    _use_own_share()
+    trainer = _trainer_for(checked)
+    from lrbench_hpo.training.range_test import planned, smith
+
+    budget = trainer.recipe.max_iterations
+    plan = planned(trainer.recipe.optimizer, budget)
+    return smith(trainer, budget, plan, seed=checked.seed).to_dict()
+
+
 def measure_on_worker(config: Mapping[str, Any], checkpoint: tune.Checkpoint) -> dict[str, Any]:
     """All metrics on the test split, of the best weights in a trial's checkpoint.
 

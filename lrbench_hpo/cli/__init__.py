@@ -9,8 +9,10 @@ import warnings
 import click
 
 from lrbench_hpo.cli.database import database_group
+from lrbench_hpo.cli.explain import explain
 from lrbench_hpo.cli.plot import plot
 from lrbench_hpo.cli.query import functions, rank, recommend
+from lrbench_hpo.cli.range_test import range_test
 from lrbench_hpo.cli.tune import tune
 from lrbench_hpo.errors import LRBenchError
 
@@ -27,7 +29,7 @@ def app() -> None:
     """
 
 
-for command in (tune, recommend, rank, plot, functions, database_group):
+for command in (tune, recommend, rank, explain, range_test, plot, functions, database_group):
     app.add_command(command)
 
 

@@ -45,9 +45,12 @@ def export_command(
 
 
 @click.command("import")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, metavar="FILE...")
 @options.database
 @_source
+@click.option(
+    "--measured", is_flag=True, help="Store the runs that come with lrbench-hpo, instead of files."
+)
 @click.option("--rejected", metavar="FILE", help="Keep bad rows there, not in the data folder.")
 @click.option(
     "--max-bytes",
@@ -61,6 +64,7 @@ def import_command(
     files: tuple[str, ...],
     database: str | None,
     source: str | None,
+    measured: bool,
     rejected: str | None,
     max_bytes: int,
     dry_run: bool,
@@ -77,6 +81,9 @@ def import_command(
     from lrbench_hpo.exchange.importing import checked_source
     from lrbench_hpo.exchange.reading import ExchangeError
 
+    if measured or not files:
+        _only_measured(measured, files, source, rejected)
+        sys.exit(_import_measured(database, dry_run))
     source = None if source is None else checked_source(source)
     reports: list[ImportReport] = []
     unread = 0
@@ -121,6 +128,29 @@ def merge_command(url: str, database: str | None, source: str | None) -> None:
         bar = stack.enter_context(Bar("runs read", other.stats().runs))
         report = merge(db, other, source=source, progress=lambda runs: bar.at(runs, runs))
     sys.exit(show_import([report]))
+
+
+def _only_measured(measured: bool, *others: object) -> None:
+    """Refuse options that say two things, or nothing."""
+    if not measured:
+        raise click.UsageError("name a file to import, - for stdin, or --measured")
+    if any(others):
+        raise click.UsageError("--measured goes with neither files, --source nor --rejected")
+
+
+def _import_measured(database: str | None, dry_run: bool) -> int:
+    from lrbench_hpo.cli.exchange_output import Bar, show_import
+    from lrbench_hpo.database import connect
+    from lrbench_hpo.exchange.measured import import_measured
+
+    with ExitStack() as stack:
+        db = None if dry_run else stack.enter_context(connect(database))
+        bar = stack.enter_context(Bar("measured runs"))
+        reports = import_measured(db, progress=bar.at)
+    status = show_import(reports, dry_run=dry_run)
+    if not dry_run:
+        click.echo(f"{sum(report.new for report in reports):,} new runs in all")
+    return status
 
 
 def _quarantine(rejected: str | None, files: tuple[str, ...], *, keep: bool) -> Quarantine | None:

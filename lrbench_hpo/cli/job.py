@@ -21,6 +21,7 @@ class Job:
         json_file: where to write all results.
         database: URL or file of the LR database.
         settings: of the search, by the names of `create_study`.
+        range_test: whether an LR range test may be run where nobody knows the LR scale.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class Job:
     json_file: str | None
     database: str | None
     settings: Mapping[str, Any]
+    range_test: bool = True
 
 
 @dataclass(frozen=True)

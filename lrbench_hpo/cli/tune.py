@@ -30,6 +30,13 @@ _OF_TRAINING = ("data", "download", "device", "amp")
 @click.option("--seed", default=0, show_default=True, help="Of weights, data order and sampler.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--amp", is_flag=True, help="Train in bfloat16 where it is safe.")
+@click.option(
+    "--no-range-test",
+    "range_test",
+    flag_value=False,
+    default=True,
+    help="Run no LR range test, even where nothing tells the LR scale.",
+)
 @click.option("--json", "json_file", metavar="FILE", help="Also write all results as JSON.")
 @options.ray
 def tune(
@@ -40,6 +47,7 @@ def tune(
     study_name: str | None,
     json_file: str | None,
     database: str | None,
+    range_test: bool,
     **settings: Any,
 ) -> None:
     """Tune the LR policy of MODEL on DATASET, starting from known results.
@@ -64,6 +72,7 @@ def tune(
         json_file=json_file,
         database=database,
         settings=settings,
+        range_test=range_test,
     )
     if on_ray is None:
         from lrbench_hpo.cli.tune_local import tune_local

@@ -8,6 +8,7 @@ import click
 
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job
+from lrbench_hpo.cli.measured import measured_here, search_settings
 from lrbench_hpo.errors import StudyError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def tune_local(job: Job) -> int:
     """Run a job; the exit status."""
     if job.study_name and not job.storage:
         raise click.UsageError("--study-name names a study in a storage: give --storage too")
-    objective, study = _prepare(job)
     console = tables.console()
+    objective, study = _prepare(console, job)
     budget = study_output.print_start(console, study)
     unstored: tuple[Run, ...] = ()
     try:
@@ -43,7 +44,7 @@ def tune_local(job: Job) -> int:
     return 1 if unstored else 0
 
 
-def _prepare(job: Job) -> tuple[Objective, optuna.Study]:
+def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
     """Load the data, open the study, build the network: all that can fail before a trial."""
     import optuna
 
@@ -53,6 +54,10 @@ def _prepare(job: Job) -> tuple[Objective, optuna.Study]:
     # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objective = Objective(job.dataset, job.model, database=job.database, **job.training)
+    settings = search_settings(
+        *(console, job, objective.dataset_name, objective.task_details, objective.database),
+        lambda budget: measured_here(console, job, objective.database, budget),
+    )
     name = f"{objective.dataset_name}-{job.model}" if job.storage else None
     study = create_study(
         objective.dataset_name,
@@ -63,7 +68,7 @@ def _prepare(job: Job) -> tuple[Objective, optuna.Study]:
         load_if_exists=True,
         task=objective.task_details,
         seed=job.training["seed"],
-        **job.settings,
+        **settings,
     )
     objective.prepare(study)
     return objective, study

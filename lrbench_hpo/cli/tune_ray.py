@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ import click
 
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job, OnRay
+from lrbench_hpo.cli.measured import search_settings
 from lrbench_hpo.cli.tune_local import INTERRUPTED
+from lrbench_hpo.records import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lrbench_hpo.lr_range import RangeTest
     from lrbench_hpo.ray_search import Share
     from lrbench_hpo.records import Run
     from lrbench_hpo.searcher import LRBenchSearcher
@@ -42,7 +46,7 @@ def tune_ray(job: Job, options: OnRay) -> int:
         db.check_writable()
     console = tables.console()
     with ray_search.connected(options.address) as address:
-        search = Search(job, options, lambda line: study_output.say(console, line))
+        search = Search(console, job, options)
         study = search.searcher.study
         study_output.print_start(console, study)
         study_output.say(console, search.describe(address))
@@ -68,12 +72,12 @@ class Search:
     """A search on the cluster that is connected, from its checks to the test of the winner.
 
     Args:
+        console: where to tell what takes long.
         job: what to search.
         options: of ``--ray``.
-        tell: called with a line when something takes long.
     """
 
-    def __init__(self, job: Job, options: OnRay, tell: Callable[[str], None]) -> None:
+    def __init__(self, console: Console, job: Job, options: OnRay) -> None:
         from lrbench_hpo import ray_search
         from lrbench_hpo.node_data import path_of
         from lrbench_hpo.record_runs import RecordRuns
@@ -91,15 +95,21 @@ class Search:
             **{name: value for name, value in given.items() if value is not None},
             **_data_folder(job.training["data"]),
         }
+        tell = partial(study_output.say, console)
         checked = ray_search.check(self.config, self.share, tell)
         self.record = RecordRuns(job.database)
+        known = _known_of_data(checked["task"])
+        settings = search_settings(
+            *(console, job, checked["dataset"], known, job.database),
+            partial(self._measured, Task.from_dict(checked["task"]), tell),
+        )
         self.searcher: LRBenchSearcher = LRBenchSearcher(
             checked["dataset"],
             job.model,
             database=job.database,
-            task=_known_of_data(checked["task"]),
+            task=known,
             seed=job.training["seed"],
-            **job.settings,
+            **settings,
         )
         budget = self.searcher.settings.scale.max_iterations
         self.config["max_iterations"] = budget
@@ -108,6 +118,17 @@ class Search:
         stored = ray_search.stored_trainings(job.database, checked, budget, seed)
         self.searcher.recall(stored)
         self._ended: list[Any] = []
+
+    def _measured(self, task: Task, tell: Callable[[str], None], budget: int) -> RangeTest:
+        """A range test where trials will run, stored from here."""
+        from lrbench_hpo import ray_search
+        from lrbench_hpo.database import opened
+
+        config = {**self.config, "max_iterations": budget}
+        result = ray_search.range_test(config, self.share, tell)
+        with opened(self.job.database) as db:
+            db.add_range_test(task, result)
+        return result
 
     def describe(self, address: str) -> str:
         """One line: where trials run, how many at once, with what each."""

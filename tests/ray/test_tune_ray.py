@@ -247,3 +247,15 @@ def test_bad_input_is_one_clear_line(home, arguments, says):
     code, out = run(home, "tune", "digits", "mlp", "--trials", 2, *arguments)
     assert code == 2, out
     assert says in out.strip().splitlines()[-1]
+
+
+def test_a_range_test_comes_first_where_nothing_tells_the_lr_scale(home: Path) -> None:
+    search = (*SMALL, "-T", 60, "--optimizer", "adam", "--trials", 1)
+    code, out = run(home, *search)
+    assert code == 0
+    assert "range test: reference LR" in out
+    assert "(measured by a range test)" in out
+    with connect(home / "data" / "lrbench_hpo" / "lrbench.db") as db:
+        [run_of_trial] = db.find(source="local")
+        [test] = db.range_tests(run_of_trial.task)
+    assert 0 < test.iterations <= 30

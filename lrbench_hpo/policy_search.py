@@ -1,0 +1,192 @@
+"""The search of one study: known-good policies first, then what the surrogate thinks best."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from lrbench_hpo.curve_space import BLOCKS, curve_features
+from lrbench_hpo.history import History
+from lrbench_hpo.prior import Prior, Recommendation
+from lrbench_hpo.ranking import ScoreWeights
+from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.suggest import FUNCTION, distributions, trial_params
+from lrbench_hpo.surrogate import Candidate, Source, Suggestion, Surface, Surrogate
+from lrbench_hpo.surrogate.search import STRIPES
+
+Array = npt.NDArray[np.float64]
+
+FIRST_ROWS = 2  # known-good policies that are tried before anything is asked of the surrogate
+_PROMISES = 64  # suggestions whose trials may not have their parameters yet
+_IN_SCORES = ("expected_score", "low", "high")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a search starts from, without the runs behind it: it is small, and pickles.
+
+    Attributes:
+        settings: of a study that starts from it.
+        portfolio: known-good policies, best first.
+        sources: similar tasks.
+    """
+
+    settings: StudySettings
+    portfolio: tuple[Recommendation, ...]
+    sources: tuple[Source, ...]
+
+    @classmethod
+    def of(cls, prior: Prior) -> Start:
+        """The start that a prior gives."""
+        return cls(
+            StudySettings.from_prior(prior, "score", ScoreWeights()),
+            tuple(dataclasses.replace(entry, choice=None) for entry in prior.portfolio),
+            prior.sources,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What surfaces have worked out is larger than what they know, and comes again.
+        bare = (
+            dataclasses.replace(each, surface=Surface(each.surface.features, each.surface.scores))
+            for each in self.sources
+        )
+        return {**self.__dict__, "sources": tuple(bare)}
+
+
+class PolicySearch:
+    """Suggests the policies of one study.
+
+    Args:
+        settings: the study's.
+        start: what it starts from.
+        seed: the same seed gives the same suggestions.
+    """
+
+    def __init__(self, settings: StudySettings, start: Start, seed: int) -> None:
+        self.settings, self.start, self.seed = settings, start, seed
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("settings", "start", "seed")
+        return {name: self.__dict__[name] for name in kept}
+
+    @cached_property
+    def parameters(self) -> dict[str, BaseDistribution]:
+        """The parameters of all LR functions, as trials have them."""
+        space = self.settings.space
+        found: dict[str, BaseDistribution] = {
+            FUNCTION: CategoricalDistribution(list(space.functions))
+        }
+        for function in space.functions:
+            found |= distributions(space, function)
+        return found
+
+    @cached_property
+    def _history(self) -> History:
+        return History(self.settings.scale)
+
+    @cached_property
+    def _surrogate(self) -> Surrogate:
+        known = [
+            Candidate(entry.policy.function, entry.point, entry.policy)
+            for entry in self.start.portfolio
+        ]
+        settings = self.settings
+        return Surrogate(settings.space, settings.scale, self.start.sources, known, self.seed)
+
+    def suggest(self, study: optuna.Study, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The parameters of a trial, and why: JSON types, with ``origin`` for a known-good one.
+
+        Args:
+            study: the study.
+            number: the trial's number.
+        """
+        trials = study.get_trials(deepcopy=False)
+        row = _row(trials, number)
+        if row is not None and row <= len(self.start.portfolio):
+            entry = self.start.portfolio[row - 1]
+            said = {"source": "portfolio", "row": row, "why": entry.why, "origin": entry.source}
+            return trial_params(entry.policy.function, entry.point), said
+        seen, busy, unseen = self._history.read(trials, study.directions, number)
+        taken = [busy, *(self._promised[other] for other in unseen if other in self._promised)]
+        if any(other not in self._promised for other in unseen):
+            taken.append(self._known_of_others(number))
+        suggestion = self._surrogate.suggest(seen, np.vstack(taken), number)
+        chosen = suggestion.candidate
+        # Until the trial has its parameters, no other thread could see what it is going to try.
+        features = curve_features(chosen.policy, self.settings.scale.max_iterations)
+        self._promised = dict([*self._promised.items(), (number, features[None])][-_PROMISES:])
+        return trial_params(chosen.function, chosen.point), _why(suggestion, study.directions)
+
+    @cached_property
+    def _promised(self) -> dict[int, Array]:
+        """Features of the newest suggestions, by trial."""
+        return {}
+
+    def _known_of_others(self, number: int) -> Array:
+        """Features of known-good policies that are other trials' to choose.
+
+        All that are asked for at the same moment would find the same one best. Drawn candidates
+        are shared out by the surrogate.
+        """
+        budget = self.settings.scale.max_iterations
+        rows = [
+            curve_features(entry.policy, budget)
+            for row, entry in enumerate(self.start.portfolio)
+            if row % STRIPES != number % STRIPES
+        ]
+        return np.array(rows).reshape(len(rows), BLOCKS)
+
+
+def _row(trials: Sequence[FrozenTrial], number: int) -> int | None:
+    """The row of the portfolio that this trial gets, from 1; None when its turn is over.
+
+    Trials given by hand, or run elsewhere, take no row away. It depends on what earlier trials
+    are, not on what they have got so far, so that workers at the same time take different rows.
+    """
+    row, taken = 1, set()
+    for trial in trials:
+        said = trial.user_attrs.get("suggestion")
+        if isinstance(said, dict):
+            taken.add(said.get("row"))
+        elif trial.state.is_finished() or "fixed_params" in trial.system_attrs:
+            continue
+        if trial.number < number and "fixed_params" not in trial.system_attrs:
+            row += 1
+        if row > FIRST_ROWS:
+            return None
+    return None if row in taken else row
+
+
+def _why(suggestion: Suggestion, directions: Sequence[StudyDirection]) -> dict[str, Any]:
+    said = {
+        name: getattr(suggestion, name)
+        for name in ("source", "mean", "spread", "risk", "prior_weight")
+    }
+    tasks = [dict(entry) for entry in suggestion.experts]
+    return {**said, **_in_scores(suggestion, directions), "tasks": tasks}
+
+
+def _in_scores(suggestion: Suggestion, directions: Sequence[StudyDirection]) -> dict[str, float]:
+    """What is expected in the study's own values, which the surrogate sees as to be maximised."""
+    found = {
+        name: value
+        for name in (*_IN_SCORES, "chance")
+        if (value := getattr(suggestion, name, None)) is not None
+    }
+    if len(directions) > 1:
+        return {}  # what it sees there is a mixture of several values
+    if directions[0] == StudyDirection.MINIMIZE:
+        found |= {name: -found[name] for name in _IN_SCORES if name in found}
+        if "low" in found and "high" in found:
+            found["low"], found["high"] = found["high"], found["low"]
+    return found
