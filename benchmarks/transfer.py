@@ -1,10 +1,10 @@
 """How many trials a search needs to a good LR policy on a new task, beside the known ways.
 
 Real training on eight small tasks (`transfer_tasks.py`). One is held out; what was measured of the
-others (`transfer_runs/`, about 320 random policies each) is the LR database. Every method has 30
-trials. Its best policy so far is judged by two trainings with seeds that no search has, and
-compared with the random policies, judged likewise; the maximum that a search itself saw would be
-luck. See docs/benchmarks.md.
+others (the runs that come with the package, about 320 random policies each) is the LR database.
+Every method has 30 trials. Its best policy so far is judged by two trainings with seeds that no
+search has, and compared with the random policies, judged likewise; the maximum that a search itself
+saw would be luck. See docs/benchmarks.md.
 
     python benchmarks/transfer.py                        # run what is missing, then report
     python benchmarks/transfer.py run --methods tpe,ours --tasks digits-mlp-sgd --seeds 3

@@ -30,6 +30,15 @@ import numpy as np  # noqa: E402
 import optuna  # noqa: E402
 from optuna.distributions import FloatDistribution  # noqa: E402
 
+from lrbench_hpo.curve_space import BLOCKS  # noqa: E402
+from lrbench_hpo.surrogate import Experts, Source, Surface  # noqa: E402
+from lrbench_hpo.surrogate.acquisition import expected_improvement  # noqa: E402
+from lrbench_hpo.surrogate.embedding import direction, embedded  # noqa: E402
+from lrbench_hpo.surrogate.own import OwnResults  # noqa: E402
+from lrbench_hpo.surrogate.process import Process  # noqa: E402
+from lrbench_hpo.surrogate.scale import log_regret  # noqa: E402
+from lrbench_hpo.surrogate.source import AMPLITUDE, NOISE, WIDTH  # noqa: E402
+
 FILES = {
     "AlexNet": "alexnet_imagenet_trials.csv",
     "ConvNeXt-Tiny": "convnext_tiny_imagenet_trials.csv",
@@ -149,11 +158,75 @@ def _enqueue_best(source: Table, target: Table, seed: int) -> Search:
     return _tpe_after([source.rows[place] for place in best], target, seed)
 
 
+def _curves(table: Table) -> Floats:
+    """Decades of LR over 16ths of a training: up to the peak and down to 0, in straight lines.
+
+    LRs are taken relative to 1 - momentum, which the rows differ in.
+    """
+    shares = np.arange(BLOCKS * 8) / (BLOCKS * 8)
+    found = []
+    for row in table.rows:
+        peak = min(max(row["lr_peak_epoch"] / row["epochs"], 1e-6), 1 - 1e-6)
+        lrs = np.minimum(shares / peak, (1 - shares) / (1 - peak))
+        means = lrs.reshape(BLOCKS, -1).mean(axis=1) * row["lr"] / row["one_minus_momentum"]
+        found.append(np.log10(np.maximum(means, 1e-3 * means.max())))
+    return np.array(found)
+
+
+def _points(table: Table, box: Mapping[str, FloatDistribution]) -> Floats:
+    """The rows' LR curves as the surrogate sees them, and the other columns beside them."""
+    others = []
+    for name in ("weight_decay", "label_smoothing", "batch_size", "epochs"):
+        scale = math.log if box[name].log else float
+        low, high = scale(box[name].low), scale(box[name].high)
+        others.append([2 * (scale(row[name]) - low) / (high - low) for row in table.rows])
+    return np.column_stack([embedded(_curves(table)), *others])
+
+
+def _ours(source: Table, target: Table, seed: int) -> Search:
+    """The package's surrogate, with the other columns as further dimensions."""
+    surface = Surface(_curves(source), np.where(source.top1 > 0, source.top1, np.nan))
+    decades = np.arange(-4, 5) / 4
+    odds = np.exp(-0.5 * (decades / 0.5) ** 2)
+    shifts = tuple(zip(decades.tolist(), (odds / odds.sum()).tolist(), strict=True))
+    experts = Experts([Source("the other network", 0.5, surface, shifts)])
+    box = source.distributions()
+    points, along = _points(target, box), np.zeros(len(direction(BLOCKS)) + 4)
+    along[:-4] = direction(BLOCKS)
+    middle = float(surface.values.mean())
+    process = Process.fitted(
+        _points(source, box),
+        surface.values - middle,
+        np.full(len(source.rows), NOISE),
+        width=WIDTH,
+        amplitude=AMPLITUDE,
+    )
+    told = np.array([middle + process.mean(points - shift * along) for shift in decades])
+
+    def propose(measured: Sequence[tuple[int, float]]) -> int:
+        rows = [row for row, _ in measured]
+        top1 = np.array([value if value > 0 else np.nan for _, value in measured])
+        known = top1[np.isfinite(top1)]
+        values = log_regret(top1, float(known.max()) if known.size else 0.0, surface.unit)
+        values -= np.isnan(top1)
+        opinion = experts.opinion(told, np.zeros_like(told), experts.weights(told[:, rows], values))
+        gain = np.exp(opinion.mean)
+        if rows:
+            own = OwnResults.fitted(points[rows], values, np.zeros(len(rows)), opinion.mean[rows])
+            mean, spread = own.predict(points, opinion.mean)
+            gain = expected_improvement(mean, np.hypot(spread, opinion.spread), own.incumbent)
+        gain[rows] = -1
+        return int(gain.argmax())
+
+    return propose
+
+
 METHODS: Mapping[str, Callable[[Table, Table, int], Search]] = {
     "random": _random,
     "tpe": _tpe,
     "defaults": _defaults,
     "enqueue-best": _enqueue_best,
+    "ours": _ours,
 }
 
 

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 import lrbench_hpo
 from benchmarks.transfer_points import Point, best_points, portfolio
 from benchmarks.transfer_tasks import TASKS, TransferTask, pool, search_space
-from lrbench_hpo import coordinates
+from lrbench_hpo import coordinates, evidence, policy_search
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.policies import LRPolicy
@@ -35,6 +35,8 @@ from lrbench_hpo.suggest import (
     suggest_value,
     trial_params,
 )
+from lrbench_hpo.surrogate import Experts
+from lrbench_hpo.surrogate import search as surrogate_search
 from lrbench_hpo.training.range_test import planned, smith
 
 TPE = optuna.samplers.TPESampler
@@ -233,14 +235,44 @@ def _gp(held: Held, seed: int) -> Search:
 # What `create_study` is given beside the task: a row a variant, for ablations. `range_test` says
 # when the LR range test runs first: ``needed`` (as `lrbench-hpo tune` does), ``always``, ``never``.
 OURS: Mapping[str, Mapping[str, Any]] = {
-    "ours": {"range_test": "needed"},
+    "ours": {},
     "ours-always-range-test": {"range_test": "always"},
     "ours-no-range-test": {"range_test": "never"},
+    "ours-no-surrogate": {"sampler": TPE},
+    "ours-no-guard": {"without": ("guard",)},
+    "ours-one-unit": {"without": ("units",)},
+    "ours-no-exploration": {"without": ("exploration",)},
+    "ours-no-known-good": {"without": ("known-good",)},
 }
 
 
-def _ours(held: Held, seed: int, *, range_test: str, **options: Any) -> Search:
+# What an ablation takes out: a place in the package, and what stands there instead.
+PARTS: Mapping[str, tuple[Any, str, Any]] = {
+    "guard": (Experts, "weights", lambda self, said, values: self.priors),
+    "units": (evidence, "_SHIFTS", ((0.0, 1.0),)),
+    "exploration": (surrogate_search, "EXPLORE_EVERY", 10**9),
+    "known-good": (policy_search, "FIRST_ROWS", 0),
+}
+_WHOLE = {part: getattr(place, name) for part, (place, name, _) in PARTS.items()}
+
+
+def _take_out(parts: Sequence[str]) -> None:
+    """Put all parts back that an earlier search of this process lacked, and take these out."""
+    for part, (place, name, instead) in PARTS.items():
+        setattr(place, name, instead if part in parts else _WHOLE[part])
+
+
+def _ours(
+    held: Held,
+    seed: int,
+    *,
+    range_test: str = "needed",
+    without: Sequence[str] = (),
+    sampler: Callable[..., optuna.samplers.BaseSampler] | None = None,
+) -> Search:
     """`lrbench_hpo.create_study` as anybody calls it, on a database with the other tasks' runs."""
+    _take_out(without)
+    options: dict[str, Any] = {"sampler": None if sampler is None else sampler(seed=seed)}
     task = held.task
     facts = task.trainer().task.to_dict()
     known = ("momentum", "weight_decay", "num_train", "image_shape", "num_parameters")

@@ -234,13 +234,15 @@ def _read_nstep(policy: LRPolicy, scale: Scale) -> dict[str, float]:
 
 
 def _write_nstep(function: str, point: Coordinates, scale: Scale) -> LRPolicy:
-    drops = int(point["drops"])
+    # Each iteration but the first holds one drop at most; a shorter budget makes fewer of them.
+    drops = min(int(point["drops"]), max(1, scale.max_iterations - 1))
     positions: list[int] = []
     previous = 0.0
     for number in range(1, drops + 1):
         previous += point[f"gap{number}"] * (scale.max_iterations - previous)
-        # Distinct even where the budget is too short for the drops.
-        positions.append(max(round(previous), positions[-1] + 1 if positions else 1))
+        earliest = positions[-1] + 1 if positions else 1
+        latest = scale.max_iterations - 1 - (drops - number)  # the drops after it need a place too
+        positions.append(max(min(round(previous), latest), earliest))
     gamma = _tidy(point["end"] ** (1 / drops))
     k0 = _high(point, scale)
     return LRPolicy(function, k0=k0, gamma=gamma, l=positions)

@@ -7,8 +7,6 @@ factor moves a policy along one direction, which is how evidence changes its sca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 

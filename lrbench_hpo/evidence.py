@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ import numpy as np
 from lrbench_hpo import coordinates
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.curve_space import curve_features
-from lrbench_hpo.database import Database
+from lrbench_hpo.database import Database, Outcome
+from lrbench_hpo.database.outcomes import is_evidence
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.errors import PolicyError
 from lrbench_hpo.portfolio import Candidate
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.records import Run, Task, canonical_name
-from lrbench_hpo.similarity import SAME_TASK, lr_ratio, same_lr_unit, similarity
+from lrbench_hpo.similarity import SAME_TASK, budget_share, lr_ratio, same_lr_unit, similarity
 from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.surrogate import Source, Surface
 from lrbench_hpo.tasks import DEFAULT_REFERENCE_LR
@@ -38,11 +39,11 @@ _TASKS, _ROWS_PER_TASK = 8, 48  # what can be looked at before anybody notices
 _ENOUGH_CONSTANTS = 3  # different constant LRs, before the best of them is called the best
 _LEARNT = 0.1  # share of the way from guessing to perfection that shows that anything was learnt
 _PUBLISHED_WEIGHT = 1 / 3  # other frameworks, other initial weights: own results count three times
-_BUDGET_LOSS = 0.15  # share of a run's weight lost each doubling between its budget and the new one
 _QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is worth 1/e
 _SURFACE = 400  # runs that the surrogate of a task is fitted to
 _ENOUGH_RUNS = 30  # with results, before they are a response surface
 _SHIFTS = ((-0.6, 0.1), (-0.3, 0.2), (0.0, 0.4), (0.3, 0.2), (0.6, 0.1))  # decades, probability
+_BEST_OF_RICH = 12  # runs of a rich task that may come onto a list
 _SAME_UNIT = 0.15  # decades: two units that are nearer are one
 _NAMES = ("dataset", "model")
 
@@ -69,6 +70,11 @@ class KnownTask:
         return len(self.surface.scores) >= _ENOUGH_RUNS
 
     @property
+    def usual_budget(self) -> float:
+        """The median budget of its runs, in iterations."""
+        return float(np.median([run.max_iterations for run in self.runs]))
+
+    @property
     def published(self) -> bool:
         """Whether all of it comes from papers."""
         return all(run.source == PAPER for run in self.runs)
@@ -92,7 +98,7 @@ class KnownTask:
         assumed = max(good, key=score_run).task.reference_lr if good else None
         if self.published:
             return assumed
-        if self.rich:
+        if self.rich and any(_learnt(run) for run in self.runs):
             return float(10**self.surface.best_constant)
         return self.best_constant or assumed
 
@@ -119,14 +125,12 @@ def known_tasks(
     for alike, group in rated[:_TASKS]:
         if alike >= _SAME_SHAPE:
             limit = math.ceil(_ROWS_PER_TASK * alike / most)  # half as similar, half as many
-            everything = [
-                r for r in database.evidence(group, _SURFACE, trusted_sources) if _says(r)
-            ]
-            runs = everything[:limit]
+            # Of twice as many, half are the best.
+            some = database.evidence(group, 2 * limit, trusted_sources)
+            runs = [run for run in some if is_evidence(run.split, run.status, run.source)][:limit]
             if runs:
-                found.append(
-                    KnownTask(_without_reference(group[0]), alike, runs, _surface(everything))
-                )
+                surface = _surface(database.outcomes(group, _SURFACE, trusted_sources))
+                found.append(KnownTask(_without_reference(group[0]), alike, runs, surface))
     return found
 
 
@@ -142,10 +146,14 @@ def similar(known: Sequence[KnownTask]) -> list[KnownTask]:
     return [other for other in known if other.similarity >= max(MIN_SIMILARITY, _KEEP * most)]
 
 
-def _surface(runs: Sequence[Run]) -> Surface:
-    features = [curve_features(run.policy, run.max_iterations) for run in runs]
-    scores = [score_run(run) if run.status == "complete" else math.nan for run in runs]
+def _surface(outcomes: Sequence[Outcome]) -> Surface:
+    features = [_features(each.policy, each.max_iterations) for each in outcomes]
+    scores = [math.nan if each.score is None else each.score for each in outcomes]
     return Surface(np.array(features), np.array(scores))
+
+
+# The same policies come again with other seeds, and whenever the database is asked again.
+_features = lru_cache(maxsize=4096)(curve_features)
 
 
 def sources(known: Iterable[KnownTask], task: Task, scale: Scale, measured: bool) -> list[Source]:
@@ -163,7 +171,8 @@ def sources(known: Iterable[KnownTask], task: Task, scale: Scale, measured: bool
             other.similarity,
             other.surface,
             shifts(other, task, scale, measured),
-            _PUBLISHED_WEIGHT if other.published else 1.0,
+            (_PUBLISHED_WEIGHT if other.published else 1.0)
+            * budget_share(scale.max_iterations, other.usual_budget),
         )
         for other in known
     ]
@@ -210,16 +219,6 @@ def _apart_from_reference(task: Task) -> tuple[Any, ...]:
 
 def _without_reference(task: Task) -> Task:
     return dataclasses.replace(task, reference_lr=None)
-
-
-def _says(run: Run) -> bool:
-    """Whether a run is evidence: it ended by itself, and was not measured on its own test split.
-
-    A pruned run shows less than its policy can do, a failed one nothing. Own policies are
-    selected on validation; the papers selected on test, and say so.
-    """
-    split = run.split == "validation" or (run.split == "test" and run.source == PAPER)
-    return split and run.status in {"complete", "diverged"}
 
 
 def _learnt(run: Run) -> bool:
@@ -284,12 +283,17 @@ def candidates(
         scores = [score_run(run) for run in other.runs]
         for run, score in zip(other.runs, scores, strict=True):
             peers.setdefault((run.source, run.max_iterations), []).append(score)
+        # Of a rich task the best are enough: what the others say, its surrogate says.
+        most = sorted(scores, reverse=True)[: _BEST_OF_RICH if other.rich else None][-1]
         for run, score in zip(other.runs, scores, strict=True):
+            if score < most:
+                continue
             quality = _quality(run, score, peers[run.source, run.max_iterations])
-            for eta in _source_references(run, other, task, scale, measured):
+            for eta, probability in _source_references(run, other, task, scale, measured):
                 found = _candidate(run, eta, quality, other.similarity, scale, space)
                 if found is not None:
-                    yield found
+                    # In many units a run says no more than in one.
+                    yield dataclasses.replace(found, weight=found.weight * probability)
 
 
 def _candidate(
@@ -311,12 +315,12 @@ def _candidate(
 
 def _source_references(
     run: Run, other: KnownTask, task: Task, scale: Scale, measured: bool
-) -> list[float]:
-    """The LRs that a run's peak is compared with: one, or one for each unit that it may be in."""
+) -> list[tuple[float, float]]:
+    """The LRs that a run's peak is compared with, one for each unit it may be in; how probable."""
     if other.rich:
         units = shifts(other, task, scale, measured)
-        return [scale.reference_lr / 10**shift for shift, _ in units]
-    return [_source_reference(run, other, task, scale)]
+        return [(scale.reference_lr / 10**shift, probability) for shift, probability in units]
+    return [(_source_reference(run, other, task, scale), 1.0)]
 
 
 def _source_reference(run: Run, other: KnownTask, task: Task, scale: Scale) -> float:
@@ -341,6 +345,5 @@ def _quality(run: Run, score: float, scores: Sequence[float]) -> float:
 
 
 def _weight(run: Run, alike: float, max_iterations: int) -> float:
-    doublings = abs(math.log2(max_iterations / run.max_iterations))
     source = _PUBLISHED_WEIGHT if run.source == PAPER else 1.0
-    return alike * source * math.exp(-_BUDGET_LOSS * doublings)
+    return alike * source * budget_share(max_iterations, run.max_iterations)

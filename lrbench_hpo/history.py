@@ -53,7 +53,7 @@ class _Result:
 
     number: int
     place: _Place
-    values: Array
+    values: tuple[float, ...]
     share: float
     gains: Array | None
 
@@ -73,6 +73,7 @@ class History:
         self._results: list[_Result] = []
         self._failed: list[Array] = []
         self._open: set[int] = set()
+        self._places: dict[int, _Place] = {}
         self._known = 0
         self._gain = np.zeros(len(_SHARES))
 
@@ -99,6 +100,7 @@ class History:
             if trial.state.is_finished():
                 self._open.discard(index)
                 self._settle(trial, signs)
+                self._places.pop(trial.number, None)
             elif trial.state == TrialState.RUNNING and trial.number != number:
                 place = self._place(trial)
                 if place is None:
@@ -106,6 +108,8 @@ class History:
                 else:
                     busy.append(place.features)
         if len(self._results) > before:
+            # Whatever the order they ended in: a search that is put back reads them all at once.
+            self._results.sort(key=lambda result: result.number)
             self._learn_gain()
         tried = [*self._failed[-_MOST_BUSY:], *busy][-_MOST_BUSY:]
         return self._observations(number), np.array(tried).reshape(len(tried), BLOCKS), unseen
@@ -131,7 +135,8 @@ class History:
                 share = min(1.0, last / self.scale.max_iterations)
             else:
                 return  # stopped before it showed anything
-        self._results.append(_Result(trial.number, place, values, share, gains))
+        told = tuple(values.tolist())
+        self._results.append(_Result(trial.number, place, told, share, gains))
 
     def _gains(self, reports: Mapping[int, float], end: float) -> Array | None:
         """What a trial gained between each share of the budget and its end; NaN before reports."""
@@ -177,7 +182,13 @@ class History:
         return values
 
     def _place(self, trial: FrozenTrial) -> _Place | None:
-        """A trial's policy, once it has one that is of this space."""
+        """A trial's policy, once it has one that is of this space; worked out once."""
+        known = self._places.get(trial.number)
+        if known is None and (known := self._read_place(trial)) is not None:
+            self._places[trial.number] = known
+        return known
+
+    def _read_place(self, trial: FrozenTrial) -> _Place | None:
         function = trial.params.get(FUNCTION)
         if function is None:
             return None

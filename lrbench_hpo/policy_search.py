@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +27,8 @@ from lrbench_hpo.surrogate.search import STRIPES
 
 Array = npt.NDArray[np.float64]
 
-FIRST_ROWS = 2  # known-good policies that are tried before anything is asked of the surrogate
+FIRST_ROWS = 1  # known-good policies that are tried before anything is asked of the surrogate
+_LONGEST_CHOICE = timedelta(minutes=1)
 _PROMISES = 64  # suggestions whose trials may not have their parameters yet
 _IN_SCORES = ("expected_score", "low", "high")
 
@@ -118,9 +120,15 @@ class PolicySearch:
             return trial_params(entry.policy.function, entry.point), said
         seen, busy, unseen = self._history.read(trials, study.directions, number)
         taken = [busy, *(self._promised[other] for other in unseen if other in self._promised)]
-        if any(other not in self._promised for other in unseen):
-            taken.append(self._known_of_others(number))
-        suggestion = self._surrogate.suggest(seen, np.vstack(taken), number)
+        hidden = _choosing(trials, set(unseen) - self._promised.keys())
+        if hidden:
+            taken.append(self._known_good)  # of all asked at once, each would find the same best
+        surrogate = self._surrogate
+        if any(other < number and other % STRIPES == number % STRIPES for other in hidden):
+            # An older trial of another process is choosing from the same part of the pool.
+            settings, seed = self.settings, self.seed + 1 + number
+            surrogate = Surrogate(settings.space, settings.scale, self.start.sources, (), seed)
+        suggestion = surrogate.suggest(seen, np.vstack(taken), number)
         chosen = suggestion.candidate
         # Until the trial has its parameters, no other thread could see what it is going to try.
         features = curve_features(chosen.policy, self.settings.scale.max_iterations)
@@ -132,19 +140,26 @@ class PolicySearch:
         """Features of the newest suggestions, by trial."""
         return {}
 
-    def _known_of_others(self, number: int) -> Array:
-        """Features of known-good policies that are other trials' to choose.
-
-        All that are asked for at the same moment would find the same one best. Drawn candidates
-        are shared out by the surrogate.
-        """
+    @cached_property
+    def _known_good(self) -> Array:
+        """Features of the portfolio."""
         budget = self.settings.scale.max_iterations
-        rows = [
-            curve_features(entry.policy, budget)
-            for row, entry in enumerate(self.start.portfolio)
-            if row % STRIPES != number % STRIPES
-        ]
+        rows = [curve_features(entry.policy, budget) for entry in self.start.portfolio]
         return np.array(rows).reshape(len(rows), BLOCKS)
+
+
+def _choosing(trials: Sequence[FrozenTrial], unseen: set[int]) -> list[int]:
+    """Those of the trials without a policy that began just now; older ones have died."""
+    if not unseen:
+        return []
+    since = datetime.now() - _LONGEST_CHOICE  # Optuna keeps local times
+    return [
+        trial.number
+        for trial in trials
+        if trial.number in unseen
+        and trial.datetime_start is not None
+        and trial.datetime_start > since
+    ]
 
 
 def _row(trials: Sequence[FrozenTrial], number: int) -> int | None:

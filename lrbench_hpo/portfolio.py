@@ -18,6 +18,7 @@ import numpy.typing as npt
 from lrbench_hpo.curve_space import curve_features
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records import Run
+from lrbench_hpo.similarity import budget_share
 from lrbench_hpo.surrogate import Experts
 
 # Two policies whose LRs differ by a factor of two nearly everywhere share half of their evidence.
@@ -80,6 +81,7 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
     worth = (weights @ qualities) / (weights.sum(axis=1) + _SHRINKAGE)
     # A policy of another task may lie near good ones of this task; those themselves come first.
     worth *= np.array([c.similarity for c in candidates])
+    worth *= np.array([budget_share(max_iterations, c.run.max_iterations) for c in candidates])
     worth[qualities < _KNOWN_GOOD] = 0.0
     chosen: list[int] = []
     left = worth.copy()

@@ -264,7 +264,8 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Called by Optuna before each trial."""
-        if hasattr(study, "user_attrs"):  # not in a bracket
+        met = self._met.get(study.study_name) is study
+        if not met and hasattr(study, "user_attrs"):  # which costs, and is not there in a bracket
             self.meet(study)
         self._others.before_trial(study, trial)
 

@@ -20,6 +20,7 @@ _OTHER_MODEL = 0.5
 _KIN_OPTIMIZER = 0.95  # SGD and Nesterov, Adam and AdamW
 _OTHER_OPTIMIZER = 0.3
 _OTHER_MOMENTUM = 0.7
+_BUDGET_LOSS = 0.15
 
 
 def similarity(task: Task, other: Task) -> float:
@@ -85,6 +86,19 @@ def _ratio(mine: int | None, theirs: int | None, loss: float) -> float:
     if not mine or not theirs:
         return 1.0
     return math.exp(-loss * abs(math.log2(mine / theirs)))
+
+
+def budget_share(max_iterations: int, known: float) -> float:
+    """What is left of a result's weight when the budgets differ: 15 % is lost each doubling.
+
+    Args:
+        max_iterations: the new budget, in iterations.
+        known: the result's.
+
+    >>> budget_share(1_000, 1_000), round(budget_share(1_000, 4_000), 2)
+    (1.0, 0.74)
+    """
+    return math.exp(-_BUDGET_LOSS * abs(math.log2(max_iterations / known)))
 
 
 def lr_ratio(task: Task, known: Task) -> float:

@@ -341,7 +341,7 @@ def test_known_results_teach_the_sampler():
     drawn = [
         t.params["FIX.peak"]
         for t in asked(trials)
-        if t.user_attrs["source"] == "sampler TPESampler"
+        if t.user_attrs["source"] == "sampler LRBenchSampler"
     ]
     near = [peak for peak in drawn if 0.2 < peak < 5]
     assert len(drawn) >= 10

@@ -54,6 +54,45 @@ def test_round_trip_through_absolute_units(function, data, budget, eta):
     np.testing.assert_allclose(again(times), policy(times), rtol=2e-2, atol=1e-6 * eta)
 
 
+@pytest.mark.parametrize("function", ALL_FUNCTIONS)
+@given(data=st.data(), budget=st.integers(12, 500), eta=st.floats(1e-4, 1))
+def test_what_was_written_for_a_short_budget_can_be_read_back(function, data, budget, eta):
+    scale = Scale(budget, eta)
+    policy = to_policy(function, data.draw(points(function)), scale)
+    point = to_coordinates(policy, scale)
+    assert set(point) >= set(coordinate_names(function)) - {"gap"}
+    # What was read is a fixed point: budgets and drops that had to give way do so once.
+    again = to_policy(function, point, scale)
+    times = np.arange(budget)
+    np.testing.assert_allclose(again(times), policy(times), rtol=2e-2, atol=1e-6 * eta)
+
+
+@given(
+    budget=st.integers(2, 40),
+    gaps=st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=9),
+    end=st.floats(1e-4, 0.9),
+)
+def test_all_drops_of_nstep_lie_inside_the_budget(budget, gaps, end):
+    point = {"peak": 2.0, "drops": len(gaps), "end": end}
+    point |= {f"gap{number}": gap for number, gap in enumerate(gaps, start=1)}
+    policy = to_policy("NSTEP", point, Scale(budget, 0.1))
+    assert list(policy.l) == sorted(set(policy.l))
+    assert policy.l[0] >= 1
+    assert policy.l[-1] <= budget - 1
+    # As many as there is room for, and all of the decay.
+    assert len(policy.l) == min(len(gaps), budget - 1)
+    assert policy(budget - 1) == pytest.approx(0.2 * end)
+    assert to_coordinates(policy, Scale(budget, 0.1))["end"] == pytest.approx(end)
+
+
+def test_drops_that_have_room_stay_where_they_are():
+    point = {"peak": 1.0, "drops": 2, "end": 0.01, "gap1": 0.5, "gap2": 0.5}
+    assert to_policy("NSTEP", point, Scale(64_000, 0.1)).l == (32_000, 48_000)
+    crowded = {**point, "drops": 5, "gap2": 0.9, "gap3": 0.9, "gap4": 0.9, "gap5": 0.9}
+    assert to_policy("NSTEP", crowded, Scale(80, 0.1)).l == (40, 76, 77, 78, 79)
+    assert to_policy("NSTEP", point, Scale(1, 0.1)).l == (1,)  # never, for there is no room
+
+
 @pytest.mark.parametrize("run", paper_runs(), ids=lambda run: str(run.policy))
 def test_published_policies_survive_exactly(run):
     scale = Scale(run.max_iterations, run.task.reference_lr)

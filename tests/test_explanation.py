@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from lrbench_hpo import create_study, score, suggest_policy
 from lrbench_hpo.errors import StudyError
 from lrbench_hpo.explanation import Explanation, explain
+from lrbench_hpo.policy_search import FIRST_ROWS
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import trial_params
 
@@ -55,9 +56,10 @@ def test_every_trial_of_a_search_is_explained():
     found = [explain(study, trial.number) for trial in study.trials]
     assert [each.trial for each in found] == list(range(12))
     assert [e.policy.to_dict() for e in found] == [t.user_attrs["policy"] for t in study.trials]
-    assert {each.source for each in found[:5]} == {"portfolio"}
+    assert [each.row for each in found[:FIRST_ROWS]] == list(range(1, FIRST_ROWS + 1))
+    assert {each.source for each in found[:FIRST_ROWS]} == {"portfolio"}
     assert "Table IX" in str(found[0])
-    assert any(each.source == "surrogate" for each in found[5:])
+    assert any(each.source == "surrogate" for each in found[FIRST_ROWS:])
     for each in found:
         assert json.loads(json.dumps(each.to_dict(), allow_nan=False)) == each.to_dict()
         assert each.outcome.values == {"score": study.trials[each.trial].value}

@@ -70,7 +70,8 @@ def test_the_next_search_starts_from_these_results(url):
     study = study_of(url)
     study.optimize(Objective("digits", "mlp", database=url), n_trials=8)
     again = study_of(url)
-    [first, *_] = again.get_trials(states=(optuna.trial.TrialState.WAITING,))
+    first = again.ask()
+    lrbench_hpo.suggest_policy(first)
     assert first.user_attrs["source"].startswith("your own run on digits/mlp")
 
 
@@ -237,7 +238,8 @@ def test_pareto_studies_report_nothing_and_take_any_pruner(url):
 
 def test_threads_take_turns_and_give_the_same_numbers(url):
     def values(jobs, database):
-        study = study_of(database)
+        # Another sampler finds its first five policies enqueued: the same for any number of jobs.
+        study = study_of(database, sampler=optuna.samplers.RandomSampler())
         objective = Objective("digits", "mlp", database=database)
         study.optimize(objective, n_trials=5, n_jobs=jobs)
         return sorted(trial.value for trial in study.trials)

@@ -61,6 +61,22 @@ def test_lr_scales_with_batch_and_momentum():
     assert not same_lr_unit(task("adam", 128), task("sgd", 128))
 
 
+def test_networks_that_see_bytes_have_their_own_lr_unit():
+    """Caffe's CIFAR-10 recipe feeds 0 to 255: its LRs are a thousandth of others'."""
+    caffe, lenet, resnet = (task_for("cifar10", m) for m in ("CNN-3", "lenet", "resnet32"))
+    assert not same_lr_unit(caffe, resnet)
+    assert not same_lr_unit(lenet, caffe)
+    assert same_lr_unit(caffe, task_for("mnist", "cnn3"))
+    assert same_lr_unit(lenet, resnet)
+    assert same_lr_unit(task_for("flowers", "somebodys_net"), resnet)
+
+
+@given(TASKS, TASKS)
+def test_having_one_lr_unit_is_mutual(task, other):
+    assert same_lr_unit(task, task)
+    assert same_lr_unit(task, other) == same_lr_unit(other, task)
+
+
 def test_more_classes_are_less_alike():
     here = task_for("flowers", "lenet", details={"num_classes": 10})
     few, many = (task_for("shells", "lenet", details={"num_classes": n}) for n in (10, 1_000))

@@ -12,12 +12,15 @@ import lrbench_hpo
 from lrbench_hpo import LRPolicy, create_study, suggest_policy
 from lrbench_hpo.errors import LRBenchError, StudyError, UnknownNameError
 from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS
+from lrbench_hpo.policy_search import FIRST_ROWS
 from lrbench_hpo.space_files import load_space
 from lrbench_hpo.storage import open_storage
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import distributions, trial_params
 
 MEMORY = "sqlite://"
+# Of a sampler that is not ours, studies get the whole portfolio as waiting trials.
+OTHER = optuna.samplers.RandomSampler(seed=0)
 
 
 @pytest.fixture
@@ -38,9 +41,10 @@ def score_of(trial):
 def test_the_first_trials_are_the_papers_best():
     study = create_study("cifar10", "resnet32", database=MEMORY)
     assert isinstance(study, optuna.Study)
-    first = [suggest_policy(study.ask()) for _ in range(2)]
-    shape = {"k0": 1e-4, "k1": 0.9, "gamma": 0.99994, "l": 2000}
-    assert first == [LRPolicy("SINEXP", **shape), LRPolicy("TRIEXP", **shape)]
+    first = [suggest_policy(study.ask()) for _ in range(FIRST_ROWS)]
+    assert first[0] == LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=0.99994, l=2000)
+    best = lrbench_hpo.recommend("cifar10", "resnet32", FIRST_ROWS, database=MEMORY)
+    assert first == [entry.policy for entry in best]
 
 
 def test_every_trial_says_its_policy_and_where_it_came_from():
@@ -53,7 +57,8 @@ def test_every_trial_says_its_policy_and_where_it_came_from():
             "lr_function",
             *(name for name in trial.params if name.startswith(policy.function + ".")),
         }
-        expected = "published for CIFAR-10/ResNet-32" if trial.number < 5 else "sampler TPESampler"
+        known = trial.number < FIRST_ROWS
+        expected = "published for CIFAR-10/ResNet-32" if known else "sampler LRBenchSampler"
         assert trial.user_attrs["source"].startswith(expected)
 
 
@@ -95,9 +100,9 @@ def test_points_of_ones_own_are_enqueued_once_over_restarts(storage):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
     for points in (GIVEN, GIVEN[:2], GIVEN):
         study = create_study("mnist", "lenet", points_to_evaluate=points, **make)
-        assert len(waiting(study)) == 8
+        assert len(waiting(study)) == 3
     late = create_study("mnist", "lenet", points_to_evaluate=[LRPolicy("FIX", k0=0.5)], **make)
-    assert len(waiting(late)) == 9
+    assert len(waiting(late)) == 4
 
 
 def test_a_point_of_ones_own_that_was_broken_off_is_the_same_again(storage):
@@ -121,10 +126,12 @@ def test_what_was_broken_off_is_asked_for_again(storage):
     with pytest.raises(KeyboardInterrupt):
         study.optimize(broken_off, n_trials=1)
     again = create_study("mnist", "lenet", **make)
-    assert len(waiting(again)) == 5
-    assert len(waiting(create_study("mnist", "lenet", **make))) == 5
+    assert len(waiting(again)) == 1
+    assert len(waiting(create_study("mnist", "lenet", **make))) == 1
     again.optimize(score_of, n_trials=6)
-    first = study.trials[0].system_attrs["fixed_params"]
+    first = study.trials[0].params
+    rows = [t.user_attrs["suggestion"].get("row") for t in again.trials]
+    assert rows[: FIRST_ROWS + 1] == [1, *range(1, FIRST_ROWS + 1)]
     done = [t.params for t in again.trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert first in done
 
@@ -181,6 +188,7 @@ def test_distributions_never_change_within_a_study(storage):
 
 def test_the_portfolio_is_enqueued_once_over_restarts(storage):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    make["sampler"] = OTHER
     assert len(waiting(create_study("mnist", "lenet", **make))) == 5
     study = create_study("mnist", "lenet", **make)
     assert len(waiting(study)) == 5
@@ -190,6 +198,7 @@ def test_the_portfolio_is_enqueued_once_over_restarts(storage):
 
 def test_the_portfolio_is_enqueued_once_by_threads_at_once(storage):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    make["sampler"] = OTHER
     gate, failures = threading.Barrier(6), []
 
     def open_study():
@@ -227,20 +236,19 @@ def test_the_portfolio_is_enqueued_once_by_processes_at_once(tmp_path):
     trials = optuna.load_study(study_name="s", storage=open_storage(storage)).trials
     assert len(trials) == 15
     published = [t for t in trials if t.user_attrs["source"].startswith("published")]
-    assert len(published) == 5
+    assert len(published) == FIRST_ROWS
 
 
 def test_what_a_dead_creator_left_is_finished(storage, monkeypatch):
     """A worker that died between creating the study and enqueuing leaves no half a portfolio."""
     monkeypatch.setattr("lrbench_hpo.study._CREATOR_PATIENCE", 0.2)
-    whole = create_study("mnist", "lenet", database=MEMORY)
+    whole = create_study("mnist", "lenet", database=MEMORY, sampler=OTHER)
     settings = whole.user_attrs["lrbench"]
     half = optuna.create_study(storage=storage, study_name="s", direction="maximize")
     half.set_user_attr("lrbench", settings)
     half.enqueue_trial(waiting(whole)[0].system_attrs["fixed_params"])
-    study = create_study(
-        "mnist", "lenet", database=MEMORY, storage=storage, study_name="s", load_if_exists=True
-    )
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    study = create_study("mnist", "lenet", sampler=OTHER, **make)
     assert len(waiting(study)) == 5
 
 
@@ -341,6 +349,7 @@ def test_dead_creators_work_is_finished_by_one_of_many(storage, monkeypatch):
     half = optuna.create_study(storage=storage, study_name="s", direction="maximize")
     half.set_user_attr("lrbench", whole.user_attrs["lrbench"])
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    make["sampler"] = OTHER
     threads = [
         threading.Thread(target=create_study, args=("mnist", "lenet"), kwargs=make)
         for _ in range(4)

@@ -50,15 +50,34 @@ def evidence(
     connection: sa.Connection, tasks: Sequence[Task], limit: int, sources: Sequence[str] | None
 ) -> list[Run]:
     """`Database.evidence`."""
+    found = best_then_newest(connection, queries.EVIDENCE, tasks, limit, sources)
+    return rows.runs_of(found, {task.uid: task for task in tasks})
+
+
+def best_then_newest(
+    connection: sa.Connection,
+    columns: Sequence[sa.ColumnElement[Any]],
+    tasks: Sequence[Task],
+    limit: int,
+    sources: Sequence[str] | None,
+) -> Sequence[sa.RowMapping]:
+    """Rows of runs of tasks that are one: half of them the best, then the newest of the rest.
+
+    Args:
+        connection: to read from.
+        columns: of the runs, their ``id`` among them.
+        tasks: equal but for their reference LR.
+        limit: how many rows at most.
+        sources: the sources that count; all when None.
+    """
     checks.whole("limit", limit)
-    known = {task.uid: task for task in tasks[-_LATEST:]}
-    keys = connection.scalars(queries.best_tasks(list(known), _ALIKE)).all()
+    uids = [task.uid for task in tasks[-_LATEST:]]
+    keys = connection.scalars(queries.best_tasks(uids, _ALIKE)).all()
     if not (parts := queries.parts_of(keys, sources)):
         return []
-    best, half = queries.ranked(*queries.EVIDENCE), (limit + 1) // 2
+    best, half = queries.ranked(*columns), (limit + 1) // 2
     found = rows_of(connection, queries.first(best, queries.highest_first(), half, parts))
-    others = sa.select(*queries.EVIDENCE)
+    others = sa.select(*columns)
     others = others.where(tables.runs.c.id.not_in([row["id"] for row in found]))
     newest, left = queries.newest_first(), limit - len(found)
-    found = [*found, *rows_of(connection, queries.first(others, newest, left, parts))]
-    return rows.runs_of(found, known)
+    return [*found, *rows_of(connection, queries.first(others, newest, left, parts))]

@@ -21,6 +21,8 @@ from lrbench_hpo.records import Run, Task, canonical_name
 _JSON = ("metrics", "cost", "environment", "notes")
 _COPIED = ("top1", "top5", "top1_std", "iterations_to_best", "loss_difference")
 _PLAIN = ("max_iterations", "seed", "split", "status", "source", "created_at")
+# What a row may raise that others have written.
+BAD_VALUE = (LRBenchError, ValueError, TypeError, LookupError, RecursionError)
 _TASK_FIELDS = tuple(Task("any", "any").to_dict())
 
 
@@ -192,7 +194,7 @@ def task_of(row: sa.RowMapping) -> Task:
     try:
         return _task(tuple(row[name] for name in _TASK_FIELDS))
     except (LRBenchError, ValueError, RecursionError) as error:
-        raise _bad_row("task", row, error) from None
+        raise bad_row("task", row, error) from None
 
 
 @lru_cache(maxsize=4096)  # the same few hundred are read again and again
@@ -220,13 +222,20 @@ def run_of(row: sa.RowMapping, task: Task, points: bytes | None = None) -> Run:
             **{name: row[name] for name in _PLAIN},
             **{name: json.loads(row[name]) for name in there},
         )
-    except (LRBenchError, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise _bad_row("run", row, error) from None
+    except BAD_VALUE as error:
+        raise bad_row("run", row, error) from None
     if len(there) < len(_JSON):
         vars(run)["uid"] = row["uid"]  # of the whole run, which it cannot be computed from
     return run
 
 
-def _bad_row(kind: str, row: sa.RowMapping, error: Exception) -> DatabaseError:
+def bad_row(kind: str, row: sa.RowMapping, error: Exception) -> DatabaseError:
+    """The error for a row that breaks a rule.
+
+    Args:
+        kind: what it is a row of.
+        row: with its ``id``.
+        error: which rule.
+    """
     reason = why(error)
     return DatabaseError(f"{kind} {row['id']} in the database breaks a rule: {reason}")

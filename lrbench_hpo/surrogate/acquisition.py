@@ -24,7 +24,8 @@ def expected_improvement(mean: Array, spread: Array, best: float) -> Array:
     """
     standard = (mean - best) / spread
     density = np.exp(-0.5 * standard**2) / math.sqrt(2 * math.pi)
-    below = 0.5 * (1 + np.array([math.erf(each) for each in standard / math.sqrt(2)]))
+    # erfc, not 1 + erf: far below the best the latter loses all digits, and with them the order.
+    below = 0.5 * np.array([math.erfc(each) for each in -standard / math.sqrt(2)])
     gain: Array = spread * (standard * below + density)
     return gain
 
@@ -40,4 +41,4 @@ def chance_above(mean: float, spread: float, best: float) -> float:
     >>> chance_above(0.0, 1.0, 0.0)
     0.5
     """
-    return 0.5 * (1 + math.erf((mean - best) / (spread * math.sqrt(2))))
+    return 0.5 * math.erfc((best - mean) / (spread * math.sqrt(2)))

@@ -96,13 +96,14 @@ def near(
     """Candidates near known points: every coordinate changed a little, or left.
 
     Args:
-        parents: functions with their coordinates, taken in turn.
+        parents: functions with their coordinates, taken in turn; those of the space alone.
         space: where all candidates lie.
         scale: budget and reference LR.
         count: how many.
         random: the source of random numbers.
     """
     found = []
+    parents = [parent for parent in parents if parent[0] in space.functions]
     for number in range(count if parents else 0):
         function, parent = parents[number % len(parents)]
         point = {}

@@ -82,6 +82,10 @@ class Experts:
             asked = rows[heeded[rows]]
             if asked.size:
                 told[asked], risks[asked] = source.surface.say(features, self._shifts[asked])
+        if weights is not None and heeded.any() and not heeded.all():
+            # Taken to agree with the others: saying 0, the best there is, they would be heard.
+            shares = weights[heeded] / weights[heeded].sum()
+            told[~heeded], risks[~heeded] = shares @ told[heeded], shares @ risks[heeded]
         return told, risks
 
     def weights(self, said: Array, values: Array) -> Array:

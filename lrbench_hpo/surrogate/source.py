@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from lrbench_hpo.surrogate.embedding import direction, embedded
-from lrbench_hpo.surrogate.process import Array, Process, squared_distances
+from lrbench_hpo.surrogate.process import Array, kernel, squared_distances
 from lrbench_hpo.surrogate.scale import log_regret
 
 WIDTH, AMPLITUDE, NOISE = 1.1, 1.5, 0.8
@@ -60,13 +60,14 @@ class Surface:
         return embedded(self.features)
 
     @cached_property
-    def _model(self) -> tuple[float, Process]:
-        # Where nobody has tried anything, one expects little: people try what they think is good.
+    def _model(self) -> tuple[float, Array]:
+        """What is expected where nobody has tried anything, and the weights of the runs."""
+        # One expects little there: people try what they think is good.
         middle = min(float(self.values.mean()), _UNTRIED)
-        noise = np.full(len(self.values), NOISE)
-        return middle, Process.fitted(
-            self._points, self.values - middle, noise, width=WIDTH, amplitude=AMPLITUDE
-        )
+        covariance = AMPLITUDE**2 * kernel(self._points, self._points, WIDTH)
+        covariance[np.diag_indices_from(covariance)] += NOISE**2
+        weights = np.linalg.solve(covariance, self.values - middle)
+        return middle, np.asarray(weights, np.float64)
 
     def predict(self, features: Array) -> Array:
         """Expected log regrets of policies, one a row of features."""
@@ -85,7 +86,7 @@ class Surface:
             Expected log regrets, and the share of the runs near each policy that diverged: one
             row a shift, one column a policy.
         """
-        middle, process = self._model
+        middle, weights = self._model
         points, along = embedded(features), direction(features.shape[1])
         # |p - shift along - q|^2, of which only the last two terms depend on the shift.
         apart = squared_distances(points, self._points)
@@ -96,7 +97,7 @@ class Surface:
             near = apart - 2 * shift * ahead + shift**2 * (along @ along)
             near *= -0.5 / WIDTH**2
             np.exp(near, out=near)
-            means[row] = middle + AMPLITUDE**2 * (near @ process.weights)
+            means[row] = middle + AMPLITUDE**2 * (near @ weights)
             risks[row] = 0.0 if diverged is None else _share(near, diverged)
         return means, risks
 
