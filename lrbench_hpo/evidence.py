@@ -66,8 +66,8 @@ class KnownTask:
 
     @property
     def rich(self) -> bool:
-        """Whether its results show a whole response surface, not some points of it."""
-        return len(self.surface.scores) >= _ENOUGH_RUNS
+        """Whether its results show a whole response surface; papers show the best of it."""
+        return not self.published and len(self.surface.scores) >= _ENOUGH_RUNS
 
     @property
     def usual_budget(self) -> float:

@@ -28,6 +28,7 @@ from lrbench_hpo.surrogate.search import STRIPES
 Array = npt.NDArray[np.float64]
 
 FIRST_ROWS = 1  # known-good policies that are tried before anything is asked of the surrogate
+_NO_MORE_ROWS = 100  # trials after which nobody looks whether a row is still due
 _LONGEST_CHOICE = timedelta(minutes=1)
 _PROMISES = 64  # suggestions whose trials may not have their parameters yet
 _IN_SCORES = ("expected_score", "low", "high")
@@ -168,6 +169,8 @@ def _row(trials: Sequence[FrozenTrial], number: int) -> int | None:
     Trials given by hand, or run elsewhere, take no row away. It depends on what earlier trials
     are, not on what they have got so far, so that workers at the same time take different rows.
     """
+    if number >= _NO_MORE_ROWS:
+        return None
     row, taken = 1, set()
     for trial in trials:
         said = trial.user_attrs.get("suggestion")

@@ -56,8 +56,8 @@ def create_study(
 ) -> optuna.Study:
     """An Optuna study of LR policies that starts from what is known.
 
-    The best known policies of this task, or of the most similar ones, are enqueued as its first
-    trials, once, however many workers open the study.
+    It begins with the best known policy of this task, or of the most similar ones; with another
+    sampler than the default one, five of them are enqueued, once, however many workers open it.
 
     Args:
         dataset: name of the data set.
@@ -91,8 +91,9 @@ def create_study(
         LRBenchError: for bad input, or a study of that name with another task or space.
 
     >>> study = create_study("cifar10", "resnet32", database="sqlite://")
-    >>> study.get_trials()[0].system_attrs["fixed_params"]["lr_function"]
-    'SINEXP'
+    >>> from lrbench_hpo import suggest_policy
+    >>> print(suggest_policy(study.ask()))
+    SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError.among("objective", objective, OBJECTIVES)

@@ -173,7 +173,7 @@ def test_sources_say_where_they_come_from_and_published_ones_weigh_a_third():
 
 
 def test_runs_of_a_rich_task_are_candidates_in_each_unit():
-    other, scale = known(task("mnist", "mlp"), lrs=MANY), Scale(BUDGET, 0.1)
+    other, scale = known(task("mnist", "mlp"), lrs=MANY, best=0.05), Scale(BUDGET, 0.1)
     found = list(candidates([other], task(), scale, SPACE))
     by_run = {}
     for entry in found:
@@ -186,7 +186,6 @@ def test_runs_of_a_rich_task_are_candidates_in_each_unit():
         assert SPACE.clip("FIX", entry.point)[1] == []
 
 
-@pytest.mark.xfail(reason="a run counts once for each unit that its LRs may be in")
 def test_a_run_says_no_more_in_many_units_than_in_one():
     here, scale = task(), Scale(BUDGET, 0.1)
     rich, poor = (known(task("mnist", "mlp"), lrs=MANY[:count]) for count in (40, 5))
@@ -194,6 +193,20 @@ def test_a_run_says_no_more_in_many_units_than_in_one():
     in_many = [c.weight for c in candidates([rich], here, scale, SPACE) if c.run == rich.runs[0]]
     assert len(in_many) > 1
     assert sum(in_many) == pytest.approx(in_one)
+
+
+def test_of_a_rich_task_the_best_runs_are_enough():
+    other = known(task("mnist", "mlp"), lrs=MANY, best=0.05)
+    tried = {c.run.policy.k0 for c in candidates([other], task(), Scale(BUDGET, 0.1), SPACE)}
+    nearest = sorted(MANY, key=lambda lr: abs(math.log10(lr / 0.05)))
+    assert len(tried) < len(MANY)
+    assert tried == set(nearest[: len(tried)])
+
+
+def test_a_task_with_another_budget_weighs_less():
+    other = known(task("mnist", "mlp"))
+    near, far = (sources([other], task(), Scale(n * BUDGET, 0.1), False)[0] for n in (1, 16))
+    assert far.weight < near.weight
 
 
 def test_runs_of_a_poor_task_are_candidates_in_one_unit():
@@ -245,7 +258,6 @@ def test_tasks_in_another_unit_say_nothing_of_it():
     assert (lr, origin) == (0.01, "the usual first try for sgd")
 
 
-@pytest.mark.xfail(reason="a surface on which nothing was learnt still names a best constant LR")
 @pytest.mark.parametrize("status", ["diverged", "complete"])
 def test_where_nothing_was_learnt_there_is_no_best_constant_lr(status):
     on = task()

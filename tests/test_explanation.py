@@ -74,7 +74,9 @@ def test_the_surrogates_numbers_are_told():
     assert found.expectation.spread == said["spread"]
     assert found.prior_weight == said["prior_weight"]
     assert {leaning.task for leaning in found.leanings} == {t["task"] for t in said["tasks"]}
-    assert all(f"{leaning.task}: weight" in str(found) for leaning in found.leanings)
+    heard = [leaning for leaning in found.leanings if leaning.weight >= 0.005]
+    assert heard
+    assert all(f"{leaning.task}: weight" in str(found) for leaning in heard)
 
 
 def test_expected_scores_are_compared_with_the_outcome():
@@ -121,6 +123,14 @@ def test_the_most_believed_task_comes_first():
     assert "believed 72 % in all" in text
     assert "mnist/lenet: weight 0.61, 80 % similar, rank agreement +0.70" in text
     assert "digits/mlp: weight 0.11, 50 % similar\n" in text
+
+
+def test_tasks_that_had_no_say_are_left_out_in_words_only():
+    unheard = {"task": "digits/mlp", "weight": 0.0, "similarity": 0.5}
+    found = told(SAID | {"source": "exploration", "prior_weight": 0.0, "tasks": [unheard]})
+    assert "digits/mlp" not in str(found)
+    assert "no similar task" in str(found)
+    assert [leaning.task for leaning in found.leanings] == ["digits/mlp"]
 
 
 @pytest.mark.parametrize(

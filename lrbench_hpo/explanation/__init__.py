@@ -26,6 +26,7 @@ _WORDS = {
     "given": "given by hand",
     "tpe": "Optuna's TPE",
 }
+_HEARD = 0.005  # weight, below which a similar task had no say
 _BY_HAND, _SAMPLER = "given by hand", "sampler "
 
 
@@ -83,7 +84,7 @@ class Explanation:
             ("because", self.why),
             ("expected", words.expected(self.expectation, self.outcome)),
             ("leaning on", self._believed()),
-            *(("", words.leaning(leaning)) for leaning in self.leanings),
+            *(("", words.leaning(each)) for each in self.leanings if each.weight >= _HEARD),
             ("outcome", words.outcome(self.outcome)),
         ]
         title = f"trial {self.trial} of study {self.study!r}: {self.outcome.state}"
@@ -98,6 +99,8 @@ class Explanation:
         return f"{_WORDS[self.source]}{row}{origin}"
 
     def _believed(self) -> str:
+        if self.prior_weight is not None and self.prior_weight < _HEARD:
+            return "no similar task"
         if self.prior_weight is not None:
             return f"similar tasks, believed {100 * self.prior_weight:.0f} % in all"
         return "similar tasks" if self.leanings else ""
