@@ -64,7 +64,7 @@ class Experts:
         self.priors = np.array([expert.prior for expert in self.experts])
         self._shifts = np.array([expert.shift for expert in self.experts])
         owners = [expert.source for expert in self.experts]
-        self._rows = [
+        self.by_source = [
             (source, np.array([row for row, owner in enumerate(owners) if owner is source], int))
             for source in sources
         ]
@@ -78,7 +78,7 @@ class Experts:
         """
         told, risks = np.zeros((2, len(self.experts), len(features)))
         heeded = np.ones(len(self.experts), bool) if weights is None else weights > _NEGLIGIBLE
-        for source, rows in self._rows:
+        for source, rows in self.by_source:
             asked = rows[heeded[rows]]
             if asked.size:
                 told[asked], risks[asked] = source.surface.say(features, self._shifts[asked])

@@ -26,3 +26,17 @@ def log_regret(values: Array, best: float, unit: float) -> Array:
     filled = np.where(np.isfinite(values), values, worst)
     regret: Array = -np.log1p(np.maximum(best - filled, 0.0) / unit)
     return regret
+
+
+def rank_correlation(left: Array, right: Array) -> float:
+    """Spearman's: 1 for the same order, -1 for the opposite; ties in the order they come.
+
+    Args:
+        left: at least two values.
+        right: as many.
+
+    >>> round(rank_correlation(np.array([1.0, 2.0, 5.0]), np.array([0.1, 0.3, 0.2])), 2)
+    0.5
+    """
+    first, second = (np.argsort(np.argsort(values)) for values in (left, right))
+    return float(np.corrcoef(first, second)[0, 1])

@@ -17,13 +17,14 @@ from lrbench_hpo.surrogate.embedding import embedded
 from lrbench_hpo.surrogate.experts import Experts
 from lrbench_hpo.surrogate.own import WIDTH, OwnResults
 from lrbench_hpo.surrogate.process import Array, kernel
-from lrbench_hpo.surrogate.scale import log_regret
+from lrbench_hpo.surrogate.scale import log_regret, rank_correlation
 from lrbench_hpo.surrogate.source import Source
 
 POOL = 600  # policies of the whole space that all suggestions weigh
 STRIPES = 4  # trials asked for at once choose from different parts of it
 LOCAL = 16  # policies near the best ones, new for each suggestion
 _PARENTS = 4  # of these
+_ENOUGH = 3  # results, before rankings are compared
 EXPLORE_EVERY, FIRST_EXPLORATION = 7, 5  # trials that heed no similar task
 _TRIED, _BUSY = 0.05, 0.25  # nearer than this, a policy teaches nothing beside the other one
 _DIVERGED = 1.0  # a diverged trial is so much worse than the worst that ended
@@ -63,7 +64,7 @@ class Suggestion:
         spread: standard deviation of that.
         risk: probability of divergence.
         prior_weight: how far similar tasks are believed, 0 to 1.
-        experts: name, weight and similarity of each of them.
+        experts: name, weight, similarity and agreement of ranks of each of them.
         expected_score: the mean as a value of the study; None before there is one to compare.
         low: a standard deviation below that.
         high: a standard deviation above it.
@@ -151,7 +152,7 @@ class Surrogate:
             float(spread[index]),
             float(risk[index]),
             float(weights.sum()),
-            self._believed(weights),
+            self._believed(weights, said, values),
             **self._in_scores(seen, float(mean[index]), float(spread[index])),
         )
 
@@ -212,15 +213,16 @@ class Surrogate:
         values = log_regret(seen.values, best, self.unit)
         return values - _DIVERGED * ~np.isfinite(seen.values)
 
-    def _believed(self, weights: Array) -> list[dict[str, Any]]:
-        by_name: dict[str, dict[str, Any]] = {}
-        for expert, weight in zip(self.experts.experts, weights, strict=True):
-            entry = by_name.setdefault(
-                expert.source.name,
-                {"task": expert.source.name, "weight": 0.0, "similarity": expert.source.similarity},
-            )
-            entry["weight"] += float(weight)
-        return sorted(by_name.values(), key=lambda entry: -entry["weight"])
+    def _believed(self, weights: Array, said: Array, values: Array) -> list[dict[str, Any]]:
+        """Each similar task with its weight, and how its ranking agrees with the results'."""
+        found = []
+        for source, rows in self.experts.by_source:
+            entry: dict[str, Any] = {"task": source.name, "weight": float(weights[rows].sum())}
+            entry["similarity"] = source.similarity
+            if len(values) >= _ENOUGH and weights[rows].any():
+                entry["agreement"] = rank_correlation(weights[rows] @ said[rows], values)
+            found.append(entry)
+        return sorted(found, key=lambda entry: -entry["weight"])
 
 
 def _risk(seen: Observations, points: Array, prior: Array, believed: float) -> Array:
