@@ -162,11 +162,13 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
             if settings is None:
                 return
             known = self._searches.get(name)
-            if known is None or known.settings != settings:
-                start = self._start
-                if start is None or start.settings.scale != settings.scale:
-                    start = self._start_of(settings)
-                self._searches[name] = PolicySearch(settings, start, self._seed)
+            start = self._start
+            if known is not None and known.settings == settings:
+                start = known.start
+            elif start is None or start.settings.scale != settings.scale:
+                start = self._start_of(settings)
+            # Read anew: another study may have the name of one that was deleted.
+            self._searches[name] = PolicySearch(settings, start, self._seed)
             self._met[name] = study
 
     def _settings(self, study: optuna.Study) -> StudySettings | None:

@@ -222,6 +222,15 @@ def test_one_sampler_serves_several_studies(database):
     assert all(t.params.keys() == {"x"} for t in studies[2].trials)
 
 
+def test_a_study_with_the_name_of_another_one_is_another_one(alone):
+    sampler, studies = alone(0), []
+    for _ in range(2):
+        study = optuna.create_study(study_name="same", direction="maximize", sampler=sampler)
+        study.optimize(response, n_trials=12)
+        studies.append(policies(study))
+    assert studies[0] == studies[1]
+
+
 def test_the_minimum_of_the_negative_is_the_maximum(alone):
     up = maximised(alone(7), 14)
     down = optuna.create_study(direction="minimize", sampler=alone(7))
