@@ -43,6 +43,7 @@ _QUALITY_SCALE = 0.01  # a run one point of score below the best of its peers is
 _SURFACE = 400  # runs that the surrogate of a task is fitted to
 _ENOUGH_RUNS = 30  # with results, before they are a response surface
 _SHIFTS = ((-0.6, 0.1), (-0.3, 0.2), (0.0, 0.4), (0.3, 0.2), (0.6, 0.1))  # decades, probability
+_LIKE_BUDGET = 2  # doublings between runs of one response surface
 _BEST_OF_RICH = 12  # runs of a rich task that may come onto a list
 _SAME_UNIT = 0.15  # decades: two units that are nearer are one
 _NAMES = ("dataset", "model")
@@ -129,7 +130,8 @@ def known_tasks(
             some = database.evidence(group, 2 * limit, trusted_sources)
             runs = [run for run in some if is_evidence(run.split, run.status, run.source)][:limit]
             if runs:
-                surface = _surface(database.outcomes(group, _SURFACE, trusted_sources))
+                outcomes = database.outcomes(group, _SURFACE, trusted_sources)
+                surface = _surface(_of_like_budget(outcomes, group[0]))
                 found.append(KnownTask(_without_reference(group[0]), alike, runs, surface))
     return found
 
@@ -144,6 +146,20 @@ def similar(known: Sequence[KnownTask]) -> list[KnownTask]:
     """
     most = known[0].similarity if known else 1.0
     return [other for other in known if other.similarity >= max(MIN_SIMILARITY, _KEEP * most)]
+
+
+def _of_like_budget(outcomes: Sequence[Outcome], task: Task) -> Sequence[Outcome]:
+    """Without the runs that were far shorter or longer than those that learnt something.
+
+    A first look with ten iterations would otherwise tell which LRs are good for thousands.
+    """
+    chance = 1 / (task.num_classes or 2)
+    least = chance + _LEARNT * (1 - chance)
+    budgets = [o.max_iterations for o in outcomes if o.score is not None and o.score > least]
+    if not budgets:
+        return outcomes
+    usual = float(np.median(budgets))
+    return [o for o in outcomes if abs(math.log2(o.max_iterations / usual)) <= _LIKE_BUDGET]
 
 
 def _surface(outcomes: Sequence[Outcome]) -> Surface:

@@ -266,3 +266,21 @@ def test_where_nothing_was_learnt_there_is_no_best_constant_lr(status):
     features = np.log10(np.repeat(lrs[:, None], 16, axis=1))
     scores = np.full(40, np.nan if status == "diverged" else 0.1)
     assert KnownTask(on, 1.0, runs, Surface(features, scores)).reference_lr is None
+
+
+def test_short_first_looks_do_not_tell_of_long_trainings():
+    """Trainings of five iterations that learnt nothing, beside ones of a thousand that did."""
+    with connect("sqlite://") as database:
+        of = task("digits", "mlp")
+        lrs = np.geomspace(1e-3, 1.0, 40).tolist()
+        long = [Run(of, LRPolicy("FIX", k0=lr), 1_000, metrics={"top1": top1_at(lr)}) for lr in lrs]
+        short = [Run(of, LRPolicy("FIX", k0=lr), 5, metrics={"top1": 0.12}) for lr in lrs[20:]]
+        database.add(*long)
+        [alone] = similar(known_tasks(database, of))[:1]
+        database.add(*short)
+        [mixed] = similar(known_tasks(database, of))[:1]
+    assert mixed.reference_lr == pytest.approx(alone.reference_lr, rel=0.1)
+
+
+def top1_at(lr):
+    return 0.95 - 0.2 * abs(math.log10(lr / 0.1))

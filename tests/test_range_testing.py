@@ -8,6 +8,7 @@ import torch
 import lrbench_hpo
 from lrbench_hpo import connect, range_test
 from lrbench_hpo.errors import LRBenchError
+from lrbench_hpo.prior import prior_for
 from lrbench_hpo.range_testing import RECALLED
 from lrbench_hpo.records import Task
 
@@ -108,3 +109,10 @@ def test_what_cannot_work_is_one_line_before_any_training(db, arguments, part) -
 
 def test_the_front_has_all_of_it() -> None:
     assert {"RangeTest", "range_test", "range_test_on", "read_range_test"} <= set(dir(lrbench_hpo))
+
+
+def test_the_prior_finds_it_also_where_the_models_size_depends_on_the_data(db) -> None:
+    measured = range_test("digits", "lenet", database=db, **SMALL)
+    prior = prior_for("digits", "lenet", database=db, max_iterations=100, batch_size=32)
+    assert prior.scale.reference_lr == measured.reference_lr
+    assert not prior.needs_range_test

@@ -79,8 +79,14 @@ def of_task(
     return found
 
 
+_FOLLOWS = ("reference_lr", "num_parameters", "num_train", "init", "framework")
+
+
 def same_but_unknown(one: Task, other: Task) -> bool:
-    """Whether two tasks differ in nothing that both of them say, the reference LR apart.
+    """Whether two tasks differ in nothing that both of them say and that names do not settle.
+
+    Sizes and initial weights follow from data set and model; before the data is read, they are
+    those of the published ones.
 
     >>> mlp = Task("digits", "mlp", batch_size=32)
     >>> same_but_unknown(mlp, Task("Digits", "MLP", optimizer="sgd", reference_lr=0.1))
@@ -90,7 +96,7 @@ def same_but_unknown(one: Task, other: Task) -> bool:
     """
     first, second = one.canonical_dict(), other.canonical_dict()
     return all(
-        name == "reference_lr" or None in (value, second[name]) or value == second[name]
+        name in _FOLLOWS or None in (value, second[name]) or value == second[name]
         for name, value in first.items()
     )
 
