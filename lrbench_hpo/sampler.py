@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo.database import Database
+from lrbench_hpo.database.location import without_password
 from lrbench_hpo.errors import StudyError, UnknownNameError
 from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.policy_search import PolicySearch, Start
@@ -287,8 +288,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         self._others.reseed_rng()
 
     def __getstate__(self) -> dict[str, Any]:
-        # No open database, no lock and no study.
-        kept = {**self.__dict__, "_met": {}, "_of_database": {}}
+        # No open database, no password, no lock and no study.
+        told = {k: v for k, v in self._of_database.items() if not isinstance(v, Database)}
+        told["database"] = without_password(told.get("database"))
+        kept = {**self.__dict__, "_met": {}, "_of_database": told}
         del kept["_turn"]
         return kept
 

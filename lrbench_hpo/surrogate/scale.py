@@ -28,15 +28,25 @@ def log_regret(values: Array, best: float, unit: float) -> Array:
     return regret
 
 
-def rank_correlation(left: Array, right: Array) -> float:
-    """Spearman's: 1 for the same order, -1 for the opposite; ties in the order they come.
+def rank_correlation(left: Array, right: Array) -> float | None:
+    """Spearman's: 1 for the same order, -1 for the opposite one; None where one has no order.
 
     Args:
-        left: at least two values.
+        left: some values.
         right: as many.
 
-    >>> round(rank_correlation(np.array([1.0, 2.0, 5.0]), np.array([0.1, 0.3, 0.2])), 2)
+    >>> round(rank_correlation(np.array([1.0, 2.0, 5.0]), np.array([0.1, 0.3, 0.2])) or 0, 2)
     0.5
+    >>> rank_correlation(np.array([1.0, 2.0, 5.0]), np.array([0.5, 0.5, 0.5])) is None
+    True
     """
-    first, second = (np.argsort(np.argsort(values)) for values in (left, right))
-    return float(np.corrcoef(first, second)[0, 1])
+    if np.ptp(left) == 0 or np.ptp(right) == 0:
+        return None
+    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 0; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: Array = np.cumsum(counts) - (counts + 1) / 2
+    return means[place]

@@ -26,6 +26,7 @@ LOCAL = 16  # policies near the best ones, new for each suggestion
 _PARENTS = 4  # of these
 _ENOUGH = 3  # results, before rankings are compared
 EXPLORE_EVERY, FIRST_EXPLORATION = 7, 5  # trials that heed no similar task
+_EXPLORED = EXPLORE_EVERY + 1  # trials, of which one surely was such a one
 _TRIED, _BUSY = 0.05, 0.25  # nearer than this, a policy teaches nothing beside the other one
 _DIVERGED = 1.0  # a diverged trial is so much worse than the worst that ended
 _DOUBT = 0.3  # of the prior's risk of divergence, in trials, where no similar task is believed
@@ -163,7 +164,7 @@ class Surrogate:
             return {}
         best = float(known.max())
         scores = {
-            name: best - self.unit * float(np.expm1(-value))
+            name: best - self._unit_of(seen) * float(np.expm1(-value))
             for name, value in (
                 ("expected_score", mean),
                 ("low", mean - spread),
@@ -207,10 +208,19 @@ class Surrogate:
         told, risks = told[:, keep], risks[:, keep]
         return chosen + more, np.hstack([told, more_told]), np.hstack([risks, more_risks])
 
+    def _unit_of(self, seen: Observations) -> float:
+        """The prior's unit, or a smaller one where all results would look alike in it.
+
+        A study's values need not be accuracies. One trial at least has explored by then.
+        """
+        known = seen.values[np.isfinite(seen.values)]
+        spread = float(np.ptp(known)) if len(known) > _EXPLORED else 0.0
+        return min(self.unit, spread) if spread > 0 else self.unit
+
     def _values(self, seen: Observations) -> Array:
         known = seen.values[np.isfinite(seen.values)]
         best = float(known.max()) if known.size else 0.0
-        values = log_regret(seen.values, best, self.unit)
+        values = log_regret(seen.values, best, self._unit_of(seen))
         return values - _DIVERGED * ~np.isfinite(seen.values)
 
     def _believed(self, weights: Array, said: Array, values: Array) -> list[dict[str, Any]]:
@@ -220,7 +230,8 @@ class Surrogate:
             entry: dict[str, Any] = {"task": source.name, "weight": float(weights[rows].sum())}
             entry["similarity"] = source.similarity
             if len(values) >= _ENOUGH and weights[rows].any():
-                entry["agreement"] = rank_correlation(weights[rows] @ said[rows], values)
+                agreement = rank_correlation(weights[rows] @ said[rows], values)
+                entry |= {} if agreement is None else {"agreement": agreement}
             found.append(entry)
         return sorted(found, key=lambda entry: -entry["weight"])
 
