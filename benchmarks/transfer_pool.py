@@ -51,7 +51,7 @@ from lrbench_hpo.records import CurvePoint, Run  # noqa: E402
 from lrbench_hpo.suggest import suggest_in  # noqa: E402
 
 POLICIES, OTHERS = 320, 32
-CREATED_AT = "2026-03-01T00:00:00Z"
+CREATED_AT = "2026-11-22T00:00:00Z"
 METRICS = ("top1", "top5", "ac", "cd", "cdac", "loss_difference", "train_loss", "eval_loss")
 
 
