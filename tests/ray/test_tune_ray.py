@@ -15,11 +15,12 @@ import numpy as np
 import psutil
 import pytest
 
-from lrbench_hpo import connect
+from lrbench_hpo import LRPolicy, connect
 
 pytestmark = pytest.mark.slow
 
 SMALL = ("tune", "digits", "mlp", "--ray")
+AT_ONCE = 2  # trials that a search here runs at the same time, a CPU each
 
 
 @pytest.fixture
@@ -212,14 +213,18 @@ def test_a_killed_search_goes_on_under_its_name(home):
     assert len(trials) == 6
     policies = [json.dumps(trial["policy"]) for trial in trials]
     assert len(set(policies)) == 6
-    assert len(local_runs(home)) == 6
-    assert {entry.status for entry in local_runs(home)} <= {"complete", "diverged"}
+    # A trial that ended between Ray's last snapshot and the kill is asked for anew, and what it
+    # gets depends on the results known by then: the run that was stored for it stays as well.
+    stored = local_runs(home)
+    assert 6 <= len(stored) <= 6 + AT_ONCE
+    assert {run.policy for run in stored} >= {LRPolicy.from_dict(t["policy"]) for t in trials}
+    assert {entry.status for entry in stored} <= {"complete", "diverged"}
 
     more = [8 if argument == 6 else argument for argument in arguments]
     code, out = run(home, *more)
     assert code == 0, out
     assert "'mine' was begun with 6 trials, which stays so" in out
-    assert len(local_runs(home)) == 6
+    assert len(local_runs(home)) == len(stored)
 
 
 @pytest.mark.parametrize(
