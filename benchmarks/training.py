@@ -165,10 +165,10 @@ def flops_per_iteration(data: ImageData, model: str, batch_size: int) -> int:
 def compare(data: ImageData, dataset: str, model: str, iterations: int, repeats: int) -> None:
     recipe = recipe_for(dataset, model)
     loops = {workers: PlainLoop(data, model, recipe, workers) for workers in (0, 2)}
-    trainer_loop = Trainer(data, model, recipe, device="cpu").start(POLICY, 10**6)
+    trainer_loop = Trainer(data, model, recipe, device="cpu").start()
 
     def advance() -> None:
-        if not trainer_loop.advance(trainer_loop.iteration + iterations):
+        if not trainer_loop.advance(POLICY, trainer_loop.iteration + iterations):
             raise SystemExit(f"{model} diverged: the figures would mean nothing")
 
     trials = {}

@@ -15,7 +15,7 @@ from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.recall import repeatable, same_training
-from lrbench_hpo.records import CurvePoint, Run, canonical_name
+from lrbench_hpo.records import Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
 from lrbench_hpo.tasks import Recipe, recipe_for
@@ -45,6 +45,7 @@ class Objective:
             that policies are compared on equal terms.
         device: ``auto`` (CUDA when there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         amp: train in bfloat16 where it is safe.
+        evaluations: most evaluations in a trial.
 
     Raises:
         LRBenchError: for names, data or a database that cannot work, before any training.
@@ -61,13 +62,14 @@ class Objective:
         seed: int = 0,
         device: str = "auto",
         amp: bool = False,
+        evaluations: int = 10,
     ) -> None:
         from lrbench_hpo import training
 
         self.dataset = dataset
         self.model = model
         self.seed = seed
-        self._device, self._amp = device, amp
+        self._device, self._amp, self._evaluations = device, amp, evaluations
         self._data = training.load_data(dataset, data, download=download, seed=seed)
         self._own_database = not isinstance(database, Database)
         if isinstance(database, Database):
@@ -99,10 +101,28 @@ class Objective:
         # Threads of n_jobs take turns: they would share torch's random numbers and all cores.
         with self._turn:
             run, state = self._run(trial, settings, policy)
-        score = score_run(run, settings.weights)
-        outcomes.note(trial, run, score)
+        value = self.note(trial, settings, run, state)
         if run.status == "pruned":
             raise optuna.TrialPruned(f"stopped after {run.curve[-1].iteration} iterations")
+        return value
+
+    def note(
+        self,
+        trial: optuna.Trial,
+        settings: StudySettings,
+        run: Run,
+        state: Mapping[str, Any] | None,
+    ) -> float | tuple[float, ...]:
+        """Keep in a trial, and for `test`, what its run has shown; what the trial is worth.
+
+        Args:
+            trial: the trial.
+            settings: of its study.
+            run: its ended run.
+            state: weights at the run's best evaluation, where they are at hand.
+        """
+        score = score_run(run, settings.weights)
+        outcomes.note(trial, run, score)
         complete = run.status == "complete"
         if complete and (self._best is None or score > self._best[0]):
             self._best = (score, run.uid, state)
@@ -128,7 +148,7 @@ class Objective:
         Raises:
             LRBenchError: for a study of another task, or a recipe that does not fit the data.
         """
-        self._trainer_for(StudySettings.of(study))
+        self.trainer_for(StudySettings.of(study))
 
     def test(self, study: optuna.Study) -> dict[str, Any]:
         """Measure the study's winner on the test split, once.
@@ -145,7 +165,7 @@ class Objective:
         if known is not None:
             return known
         settings = StudySettings.of(study)
-        trainer = self._trainer_for(settings)
+        trainer = self.trainer_for(settings)
         state = self._weights_of(winner)
         if state is None:
             policy = LRPolicy.from_dict(winner.user_attrs["policy"])
@@ -176,7 +196,12 @@ class Objective:
             self.database.close()
         return waiting
 
-    def _trainer_for(self, settings: StudySettings) -> Trainer:
+    def trainer_for(self, settings: StudySettings) -> Trainer:
+        """The trainer of a study's trials.
+
+        Raises:
+            LRBenchError: for a study of another task, or a recipe that does not fit the data.
+        """
         from lrbench_hpo.training import Trainer
 
         self._refuse_other_task(settings)
@@ -199,6 +224,7 @@ class Objective:
                 amp=self._amp,
                 seed=self.seed,
                 task=task,
+                evaluations=self._evaluations,
             )
             self._trainer = (recipe, trainer)
         return self._trainer[1]
@@ -220,9 +246,9 @@ class Objective:
         self, trial: optuna.Trial, settings: StudySettings, policy: LRPolicy
     ) -> tuple[Run, Mapping[str, Any] | None]:
         """The run of a policy, and its weights if it was trained here and now."""
-        trainer = self._trainer_for(settings)
+        trainer = self.trainer_for(settings)
         budget = settings.scale.max_iterations
-        stored = self._stored_run(trainer, policy, budget)
+        stored = self.recalled(trainer, policy, budget)
         trial.set_user_attr("recalled", stored is not None)
         if stored is not None:
             return stored, None
@@ -230,16 +256,28 @@ class Objective:
         trained = trainer.train(
             policy,
             budget,
-            on_evaluation=_Watch(trial, settings).evaluated,
+            on_evaluation=lambda _, run: losing(trial, settings, run),
             on_progress=(lambda iteration: tell(trial, iteration)) if tell else None,
         )
         self.store.add(trained.run)
         return trained.run, trained.state
 
-    def _stored_run(self, trainer: Trainer, policy: LRPolicy, budget: int) -> Run | None:
+    def recalled(
+        self,
+        trainer: Trainer,
+        policy: LRPolicy,
+        budget: int,
+        differing: Mapping[str, Any] | None = None,
+    ) -> Run | None:
         """A complete run of exactly this training, which would only give the same numbers again.
 
         Only for the package's own data sets and models: the user's own may have changed.
+
+        Args:
+            trainer: of the study's trials.
+            policy: the LR of every iteration.
+            budget: in iterations.
+            differing: what differs from this process's environment where it would be trained.
         """
         from lrbench_hpo.training import SOURCES
         from lrbench_hpo.training.cost import environment
@@ -247,6 +285,7 @@ class Objective:
         if not repeatable(self.dataset, self.model, SOURCES):
             return None
         task, here = trainer.task, environment(trainer.device, amp=self._amp)
+        here |= differing or {}
         if self.store.waiting:
             return None  # the database is away
         try:
@@ -256,16 +295,16 @@ class Objective:
         return next(iter(same_training(stored, task, budget, self.seed, here)), None)
 
 
-class _Watch:
-    """Reports a trial's score at LR minima, and says when its pruner wants it stopped."""
+def losing(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
+    """Report a trial's score at an LR minimum; whether its pruner wants it stopped.
 
-    def __init__(self, trial: optuna.Trial, settings: StudySettings) -> None:
-        self.trial = trial
-        self.settings = settings
-
-    def evaluated(self, point: CurvePoint, run_so_far: Run) -> bool:
-        # Optuna refuses reports in studies of several objectives.
-        if self.settings.objective != "score" or run_so_far.status == "diverged":
-            return False
-        self.trial.report(score_run(run_so_far, self.settings.weights), point.iteration)
-        return self.trial.should_prune()
+    Args:
+        trial: the trial.
+        settings: of its study.
+        run: its run so far.
+    """
+    # Optuna refuses reports in studies of several objectives.
+    if settings.objective != "score" or run.status == "diverged":
+        return False
+    trial.report(score_run(run, settings.weights), run.curve[-1].iteration)
+    return trial.should_prune()

@@ -14,6 +14,8 @@ from lrbench_hpo.policies.waves import Wave
 if TYPE_CHECKING:
     from lrbench_hpo.policies.policy import LRPolicy
 
+_LOOKS = 1_000  # LRs that tell whether a wave turns within a budget
+
 
 def _waves(policy: LRPolicy) -> Iterator[tuple[Wave, float, float, float]]:
     """(wave, l, start, end) of each cyclic part with a minimum that a rise follows."""
@@ -50,10 +52,17 @@ def minima(policy: LRPolicy, budget: int) -> tuple[int, ...]:
 
 def evaluation_points(policy: LRPolicy, budget: int, limit: int) -> tuple[int, ...]:
     """``LRPolicy.evaluation_points`` for numbers that were checked."""
-    if is_cyclic(policy):
-        points = [m for m in minima(policy, budget) if m < budget]
+    points = [m for m in minima(policy, budget) if m < budget]
+    if points or (is_cyclic(policy) and not _one_way(policy, budget)):
         room = min(limit - 1, len(points))
         chosen = [points[(i + 1) * len(points) // room - 1] for i in range(room)]
     else:
         chosen = [math.ceil(budget * i / limit) for i in range(1, limit)]
     return tuple(sorted({*chosen, budget}))
+
+
+def _one_way(policy: LRPolicy, budget: int) -> bool:
+    """Whether the LR only falls, or only rises, within the budget: half a wave has no cycle."""
+    rates = policy(np.unique(np.linspace(0, budget - 1, _LOOKS).astype(int)))
+    steps = np.diff(rates)
+    return bool(np.all(steps <= 0) or np.all(steps >= 0))

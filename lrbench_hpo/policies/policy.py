@@ -295,8 +295,9 @@ class LRPolicy:
     def evaluation_points(self, max_iterations: int, limit: int = 10) -> tuple[int, ...]:
         """Numbers of updates after which trials are compared; the last is ``max_iterations``.
 
-        Cyclic policies are only comparable at their LR minima; the others at equal fractions of the
-        budget. Too many minima are thinned evenly.
+        Cyclic policies are only comparable at their LR minima; the others, and those that within
+        the budget only fall or only rise, at equal fractions of it. Too many minima are thinned
+        evenly.
 
         Args:
             max_iterations: the budget, in iterations.
@@ -305,6 +306,8 @@ class LRPolicy:
         >>> LRPolicy("TRI", k0=0.01, k1=0.06, l=1000).evaluation_points(5000)
         (2000, 4000, 5000)
         >>> LRPolicy("FIX", k0=0.01).evaluation_points(100, limit=4)
+        (25, 50, 75, 100)
+        >>> LRPolicy("COS", k0=0.001, k1=0.1, l=100).evaluation_points(100, limit=4)
         (25, 50, 75, 100)
         """
         budget = parameters.count("max_iterations", max_iterations)

@@ -21,7 +21,9 @@ for _module in ("torchvision", "sklearn"):
 try:
     from lrbench_hpo.training.climb import range_test_on
     from lrbench_hpo.training.data import ImageData, data_root, load_data
+    from lrbench_hpo.training.member import Member
     from lrbench_hpo.training.models import MODEL_FACTORIES, build_model, model_name
+    from lrbench_hpo.training.population import Population, train_all
     from lrbench_hpo.training.samples import Samples
     from lrbench_hpo.training.session import TrainingSession
     from lrbench_hpo.training.sources import SOURCES
@@ -36,6 +38,8 @@ __all__ = [
     "MODEL_FACTORIES",
     "SOURCES",
     "ImageData",
+    "Member",
+    "Population",
     "Samples",
     "TrainedRun",
     "Trainer",
@@ -46,4 +50,5 @@ __all__ = [
     "load_data",
     "model_name",
     "range_test_on",
+    "train_all",
 ]

@@ -55,6 +55,20 @@ class CostMeter:
         yield
         self._eval_seconds += time.perf_counter() - started
 
+    def add(self, other: CostMeter, share: float) -> None:
+        """Count a share of what somebody else measured, of work that was done for several.
+
+        Args:
+            other: the measurement.
+            share: of its time; memory and GPU use are everybody's.
+        """
+        self._seconds += share * other._seconds
+        self._eval_seconds += share * other._eval_seconds
+        self._cpu_seconds += share * other._cpu_seconds
+        self._rss = max(self._rss, other._rss)
+        self._gpu_bytes = max(self._gpu_bytes, other._gpu_bytes)
+        self._gpu_percents += other._gpu_percents
+
     def cost(self, samples: int) -> dict[str, float | None]:
         """The cost so far, of training on this many samples."""
         training_seconds = max(self._seconds - self._eval_seconds, 1e-9)

@@ -2,37 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint
+from lrbench_hpo.records import CurvePoint, Run, utc_timestamp
+
+Weights = Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of a network's weights and statistics."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 class Progress:
     """Collects the evaluations of one run.
 
+    Args:
+        record: what is known of the run before it begins.
+        points: iterations to evaluate after, in order; the last is the budget.
+
     Attributes:
+        record: as given.
+        points: as given.
         curve: every evaluation; one without losses is where the run diverged.
         state: weights at the highest Top-1 so far, the first time it was reached.
     """
 
-    def __init__(self, policy: LRPolicy) -> None:
+    def __init__(self, record: Run, points: Sequence[int]) -> None:
+        self.record = record
+        self.points = tuple(points)
         self.curve: list[CurvePoint] = []
-        self.state: Mapping[str, Tensor] = {}
-        self._policy = policy
+        self.state: Weights = {}
         self._best: dict[str, float | None] = {}
         self._last_top1: float | None = None  # exactly: a curve's values are rounded
 
+    @property
+    def status(self) -> str:
+        """``complete`` or ``diverged`` when finished, before that ``pruned``."""
+        if self.curve and self.curve[-1].eval_loss is None:
+            return "diverged"
+        done = bool(self.curve) and self.curve[-1].iteration == self.points[-1]
+        return "complete" if done else "pruned"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up, or the run diverged."""
+        return self.status != "pruned"
+
+    def next_point(self, iteration: int) -> int:
+        """The iteration to evaluate after next."""
+        return next(point for point in self.points if point > iteration)
+
     def add(
-        self, iteration: int, measured: Mapping[str, float | None], model: nn.Module
+        self,
+        iteration: int,
+        measured: Mapping[str, float | None],
+        weights: Callable[[], Weights],
     ) -> CurvePoint:
-        """Note an evaluation after this many updates; nothing measured means it diverged."""
+        """Note an evaluation after this many updates; nothing measured means it diverged.
+
+        Args:
+            iteration: updates so far.
+            measured: what the evaluator found.
+            weights: gives a copy of the network's weights.
+        """
         point = CurvePoint(
             iteration,
-            lr=self._policy(iteration - 1),  # of the last update
+            lr=self.record.policy(iteration - 1),  # of the last update
             train_loss=measured.get("train_loss"),
             eval_loss=measured.get("eval_loss"),
             top1=measured.get("top1"),
@@ -41,8 +84,23 @@ class Progress:
         best, self._last_top1 = self._best.get("top1"), measured.get("top1")
         if point.top1 is not None and (best is None or (self._last_top1 or 0.0) > best):
             self._best = {**measured, "iterations_to_best": iteration}
-            self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            self.state = weights()
         return point
+
+    def run(self, cost: Mapping[str, float | None]) -> Run:
+        """The record of the run so far.
+
+        Args:
+            cost: what it has cost.
+        """
+        return dataclasses.replace(
+            self.record,
+            status=self.status,
+            metrics=self.metrics(),
+            curve=tuple(self.curve),
+            cost=cost,
+            created_at=utc_timestamp(datetime.now(UTC)),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as JSON types, and the weights."""
@@ -60,8 +118,9 @@ class Progress:
         self._last_top1 = state["last_top1"]
         self.state = {name: value.clone() for name, value in state["state"].items()}
 
-    def metrics(self, *, complete: bool) -> dict[str, float | None]:
+    def metrics(self) -> dict[str, float | None]:
         """The metrics at the best evaluation, and Top-1 at the end of a complete run."""
+        complete = self.status == "complete"
         return {**_UNKNOWN, **self._best, "final_top1": self._last_top1 if complete else None}
 
 

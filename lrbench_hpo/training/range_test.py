@@ -170,7 +170,7 @@ def _climb(
         memory_checked(trainer.device, trainer.recipe.batch_size),
         LayerRandomness(trainer.device, seed).active(),
     ):
-        loop = trainer.start(LRPolicy("FIX", k0=ladder[0]), len(ladder), seed=seed)
+        loop = trainer.start(seed=seed)
         return climb(loop.update, ladder, tell)
 
 

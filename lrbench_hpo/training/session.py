@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lrbench_hpo.errors import TrainingError
-from lrbench_hpo.records import CurvePoint, Run, utc_timestamp
+from lrbench_hpo.records import CurvePoint, Run
 from lrbench_hpo.training.cost import CostMeter
 from lrbench_hpo.training.evaluation import Evaluator
 from lrbench_hpo.training.loop import TrainingLoop
-from lrbench_hpo.training.progress import Progress
+from lrbench_hpo.training.progress import Progress, Weights, weights_of
 from lrbench_hpo.training.randomness import LayerRandomness
 
 _FORMAT = 2  # of the state dict
@@ -46,8 +43,7 @@ class TrainingSession:
     Args:
         loop: the training, not begun.
         evaluator: measures the network.
-        points: iterations to evaluate after, in order; the last is the budget.
-        record: what is known of the run before it begins.
+        progress: of the run, empty.
         device: where the network is.
 
     >>> from lrbench_hpo import LRPolicy
@@ -66,26 +62,24 @@ class TrainingSession:
         self,
         loop: TrainingLoop,
         evaluator: Evaluator,
-        points: tuple[int, ...],
-        record: Run,
+        progress: Progress,
         device: torch.device,
     ) -> None:
         self._loop = loop
         self._evaluator = evaluator
-        self._points = points
-        self._record = record
+        self._progress = progress
+        self._record = progress.record
         self._device = device
         self._meter = CostMeter(device)
-        self._progress = Progress(record.policy)
-        self._randomness = LayerRandomness(device, record.seed or 0)
+        self._randomness = LayerRandomness(device, self._record.seed or 0)
 
     @property
     def finished(self) -> bool:
         """Whether the budget is used up, or the run diverged."""
-        return self._status != "pruned"
+        return self._progress.finished
 
     @property
-    def state(self) -> Mapping[str, Tensor]:
+    def state(self) -> Weights:
         """Weights at the highest Top-1 so far; empty before the first evaluation."""
         return self._progress.state
 
@@ -103,29 +97,23 @@ class TrainingSession:
         """
         if self.finished:
             raise TrainingError(
-                f"the run ended {self._status} after {self._loop.iteration} iterations: "
+                f"the run ended {self._progress.status} after {self._loop.iteration} iterations: "
                 "start another session"
             )
-        until = next(point for point in self._points if point > self._loop.iteration)
+        until = self._progress.next_point(self._loop.iteration)
         measured: dict[str, float | None] = {}
         enough_memory = memory_checked(self._device, self._record.task.batch_size)
         with enough_memory, self._randomness.active(), self._meter.running():
-            if self._loop.advance(until, on_progress):
+            if self._loop.advance(self._record.policy, until, on_progress):
                 with self._meter.evaluating():
                     measured = self._evaluator(self._loop.model)
-        return self._progress.add(self._loop.iteration, measured, self._loop.model)
+        model = self._loop.model
+        return self._progress.add(self._loop.iteration, measured, lambda: weights_of(model))
 
     def run(self) -> Run:
         """The record: ``complete`` or ``diverged`` when finished, before that ``pruned``."""
         batch_size = self._record.task.batch_size or 0
-        return dataclasses.replace(
-            self._record,
-            status=self._status,
-            metrics=self._progress.metrics(complete=self._status == "complete"),
-            curve=tuple(self._progress.curve),
-            cost=self._meter.cost(self._loop.iteration * batch_size),
-            created_at=utc_timestamp(datetime.now(UTC)),
-        )
+        return self._progress.run(self._meter.cost(self._loop.iteration * batch_size))
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that the run is made of, in tensors and JSON types.
@@ -134,7 +122,7 @@ class TrainingSession:
         """
         return {
             "format": _FORMAT,
-            "identity": self._identity(),
+            "identity": identity(self._record),
             "loop": self._loop.state_dict(),
             "randomness": self._randomness.state_dict(),
             "progress": self._progress.state_dict(),
@@ -153,7 +141,7 @@ class TrainingSession:
             raise TrainingError(
                 f"no state of a training run of format {_FORMAT}: give what state_dict gave"
             )
-        here, there = self._identity(), state["identity"]
+        here, there = identity(self._record), state["identity"]
         for name, value in here.items():
             if there.get(name) != value:
                 raise TrainingError(
@@ -165,19 +153,12 @@ class TrainingSession:
         self._progress.load_state_dict(state["progress"])
         self._meter.load_state_dict(state["meter"])
 
-    @property
-    def _status(self) -> str:
-        curve = self._progress.curve
-        if curve and curve[-1].eval_loss is None:
-            return "diverged"
-        return "complete" if curve and curve[-1].iteration == self._points[-1] else "pruned"
 
-    def _identity(self) -> dict[str, Any]:
-        """What two states must share for one to go on from the other."""
-        record = self._record
-        return {
-            **record.task.canonical_dict(),
-            "policy": record.policy.to_dict(),
-            "max_iterations": record.max_iterations,
-            "seed": record.seed,
-        }
+def identity(record: Run) -> dict[str, Any]:
+    """What two states of a run must share for one to go on from the other."""
+    return {
+        **record.task.canonical_dict(),
+        "policy": record.policy.to_dict(),
+        "max_iterations": record.max_iterations,
+        "seed": record.seed,
+    }

@@ -23,9 +23,10 @@ from lrbench_hpo.training.batches import (
 from lrbench_hpo.training.cost import environment
 from lrbench_hpo.training.data import ImageData
 from lrbench_hpo.training.evaluation import Evaluator
-from lrbench_hpo.training.loop import TrainingLoop
+from lrbench_hpo.training.loop import BatchSource, TrainingLoop
 from lrbench_hpo.training.models import ModelSpec, build_model, check_logits, model_name
 from lrbench_hpo.training.optimizers import make_optimizer
+from lrbench_hpo.training.progress import Progress
 from lrbench_hpo.training.randomness import LayerRandomness, Stream, stream_seed
 from lrbench_hpo.training.samples import Samples
 from lrbench_hpo.training.session import TrainingSession, memory_checked
@@ -64,6 +65,7 @@ class Trainer:
         seed: default seed of the runs.
         task: metadata to record beside what the trainer knows itself.
         evaluations: most evaluations in a run.
+        cuda_graphs: on CUDA, record an update once as a CUDA graph and replay it; not measured yet.
 
     Raises:
         TrainingError: for settings that cannot work together, before any training.
@@ -86,12 +88,14 @@ class Trainer:
         seed: int = 0,
         task: Task | None = None,
         evaluations: int = 10,
+        cuda_graphs: bool = False,
     ) -> None:
         self.data = data
         self.recipe = recipe or recipe_for(data.name, model_name(model))
         self.device = find_device(device)
         self._model = model
-        self._amp = amp
+        self.amp = amp
+        self.cuda_graphs = cuda_graphs
         self._seed = _checked_whole("seed", seed, least=0)
         self._evaluations = _checked_whole("evaluations", evaluations, least=1)
         network = build_model(model, data.num_classes, data.image_shape)
@@ -105,7 +109,7 @@ class Trainer:
         self._stream: DeviceSamples | CroppedSamples = self._train
         if self.recipe.augment == "crop_flip":
             self._stream = CroppedSamples(data.train, self.device)
-        self._evaluator = self._evaluator_for(data.validation)
+        self.evaluator = self._evaluator_for(data.validation)
         Batches(self._stream, self._pixels, self.recipe.batch_size, seed=0)
         self._try_batch(network)
 
@@ -154,35 +158,54 @@ class Trainer:
             TrainingError: for a budget below one iteration or above 10^9, or too little memory on
                 the device.
         """
-        seed = self._seed if seed is None else _checked_whole("seed", seed, least=0)
         with memory_checked(self.device, self.recipe.batch_size):
-            loop = self.start(policy, max_iterations, seed=seed)
+            loop = self.start(seed=seed)
+        record, points = self.record(policy, max_iterations, seed=seed)
+        return TrainingSession(loop, self.evaluator, Progress(record, points), self.device)
+
+    def record(
+        self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
+    ) -> tuple[Run, tuple[int, ...]]:
+        """What is known of a run before it begins, and the iterations to evaluate after.
+
+        Raises:
+            TrainingError: for a budget below one iteration or above 10^9.
+        """
+        _checked_whole("max_iterations", max_iterations, least=1, most=MAX_ITERATIONS)
         record = Run(
             task=self.task,
             policy=policy,
             max_iterations=max_iterations,
-            seed=seed,
-            environment=environment(self.device, amp=self._amp),
+            seed=self.seed_of(seed),
+            environment=environment(self.device, amp=self.amp),
             notes={"evaluation_samples": len(self.data.validation)},
         )
-        points = policy.evaluation_points(max_iterations, limit=self._evaluations)
-        return TrainingSession(loop, self._evaluator, points, record, self.device)
+        return record, policy.evaluation_points(max_iterations, limit=self._evaluations)
 
-    def start(
-        self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
-    ) -> TrainingLoop:
-        """The loop of a run that has not begun: `train` without evaluation and record."""
-        _checked_whole("max_iterations", max_iterations, least=1, most=MAX_ITERATIONS)
-        seed = self._seed if seed is None else seed
-        network = self._network(stream_seed(seed, Stream.INIT))
-        order_seed = stream_seed(seed, Stream.ORDER)
-        return TrainingLoop(
-            network,
-            make_optimizer(network, self.recipe),
-            Batches(self._stream, self._pixels, self.recipe.batch_size, order_seed),
-            policy,
-            amp=self._amp,
-        )
+    def seed_of(self, seed: int | None) -> int:
+        """A run's seed: the trainer's own when None."""
+        return self._seed if seed is None else _checked_whole("seed", seed, least=0)
+
+    def start(self, *, seed: int | None = None, batches: BatchSource | None = None) -> TrainingLoop:
+        """The loop of a run that has not begun: `train` without policy, evaluation and record.
+
+        Args:
+            seed: of initial weights and data order; the trainer's own when None.
+            batches: the data, where they are not drawn for this loop alone.
+        """
+        network = self.network(seed)
+        own = self.batches(seed) if batches is None else batches
+        optimizer = make_optimizer(network, self.recipe)
+        return TrainingLoop(network, optimizer, own, amp=self.amp, cuda_graphs=self.cuda_graphs)
+
+    def network(self, seed: int | None = None) -> nn.Module:
+        """The network that a run of this seed begins with, on the device."""
+        return self._network(stream_seed(self.seed_of(seed), Stream.INIT))
+
+    def batches(self, seed: int | None = None) -> Batches:
+        """The batches of a run of this seed, from the first."""
+        order_seed = stream_seed(self.seed_of(seed), Stream.ORDER)
+        return Batches(self._stream, self._pixels, self.recipe.batch_size, order_seed)
 
     def test(self, state: Mapping[str, Tensor]) -> dict[str, float | None]:
         """All metrics on the test split, of the network with these weights.
@@ -213,7 +236,7 @@ class Trainer:
         """Refuse a network that fails in training mode; it is not used after this."""
         images, _ = self._train.slice(0, min(2, self.recipe.batch_size))
         batch = self._pixels(images)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
         with LayerRandomness(self.device, 0).active(), torch.no_grad(), autocast:
             check_logits(self._model, network.to(self.device), batch, self.data.num_classes)
 
@@ -226,7 +249,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(stream_seed(0, Stream.TRAIN_LOSS))
         chosen = torch.randperm(len(self.data.train), generator=generator)[:size]
         part = self.data.train.take(chosen)
-        return Evaluator(self._stored(samples), self._stored(part), self._pixels, self._amp)
+        return Evaluator(self._stored(samples), self._stored(part), self._pixels, self.amp)
 
     def _describe(self, task: Task | None, network: nn.Module) -> Task:
         """The task to record: what was really trained wins over what was expected."""

@@ -41,9 +41,9 @@ class Recorder(torch.optim.SGD):
 def rates(policy: LRPolicy, points: list[int]) -> list[float]:
     model = nn.Linear(2, 2)
     optimizer = Recorder(model.parameters())
-    loop = TrainingLoop(model, optimizer, OneBatch(), policy)
+    loop = TrainingLoop(model, optimizer, OneBatch())
     for point in points:
-        assert loop.advance(point)
+        assert loop.advance(policy, point)
     return optimizer.rates
 
 

@@ -103,7 +103,7 @@ def test_the_state_is_that_of_the_best_evaluation(digits, digits_trainer):
     assert trained.run.metrics["iterations_to_best"] < 100
     network = digits_trainer._network(0)
     network.load_state_dict(trained.state)
-    again = digits_trainer._evaluator(network.eval())
+    again = digits_trainer.evaluator(network.eval())
     assert again["top1"] == trained.run.metrics["top1"]
     assert again["eval_loss"] == trained.run.metrics["eval_loss"]
 
@@ -135,26 +135,26 @@ def test_torchs_random_state_neither_matters_nor_changes(digits):
 
 
 def test_policies_are_compared_on_the_same_weights_and_batches(digits_trainer):
-    loops = [digits_trainer.start(LRPolicy("FIX", k0=k0), 10, seed=3) for k0 in (0.1, 1e-5)]
+    loops = [digits_trainer.start(seed=3) for _ in range(2)]
     states = [loop.model.state_dict() for loop in loops]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    batches = [loop._batches.next() for loop in loops]
+    batches = [loop.batches.next() for loop in loops]
     assert torch.equal(batches[0][0], batches[1][0])
     assert torch.equal(batches[0][1], batches[1][1])
 
 
 def test_each_update_is_plain_sgd_at_the_policys_rate(digits_trainer):
     policy = LRPolicy("SIN", k0=0.01, k1=0.2, l=4)
-    loop = digits_trainer.start(policy, 6, seed=0)
-    twin = digits_trainer.start(policy, 6, seed=0)
+    loop = digits_trainer.start(seed=0)
+    twin = digits_trainer.start(seed=0)
     optimizer = torch.optim.SGD(twin.model.parameters(), lr=1.0, momentum=0.9)
     for t in range(6):
-        images, labels = twin._batches.next()
+        images, labels = twin.batches.next()
         optimizer.zero_grad()
         nn.functional.cross_entropy(twin.model(images), labels).backward()
         optimizer.param_groups[0]["lr"] = policy(t)
         optimizer.step()
-    assert loop.advance(6)
+    assert loop.advance(policy, 6)
     pairs = zip(loop.model.parameters(), twin.model.parameters(), strict=True)
     assert all(torch.allclose(ours, plain, atol=1e-6) for ours, plain in pairs)
 
@@ -179,7 +179,7 @@ def test_a_late_divergence_keeps_what_was_measured_before(digits):
     seen = []
     trained = trainer.train(FIX, 100, on_evaluation=lambda point, run: seen.append(point))
     assert trained.run.status == "diverged"
-    assert [point.iteration for point in trained.run.curve] == [10, 20, 30, 40]
+    assert [point.iteration for point in trained.run.curve] == [10, 20, 30, 31]
     assert [point.iteration for point in seen] == [10, 20, 30]
     assert trained.run.curve[-1].eval_loss is None
     assert trained.run.metrics["final_top1"] is None
@@ -237,8 +237,8 @@ def test_the_test_split_is_measured_with_the_given_weights(digits, digits_traine
 
 def test_evaluation_uses_evaluation_mode_and_leaves_training_mode(digits):
     trainer = Trainer(digits, Dropping, Recipe(pixels="unit"), device="cpu")
-    loop = trainer.start(FIX, 10)
-    assert trainer._evaluator(loop.model) == trainer._evaluator(loop.model)
+    loop = trainer.start()
+    assert trainer.evaluator(loop.model) == trainer.evaluator(loop.model)
     assert loop.model.training
 
 
@@ -293,13 +293,15 @@ def test_settings_that_cannot_work_are_one_line_before_training(digits, options,
 @pytest.mark.parametrize("budget", [0, -5, 2.5, True, 10**9 + 1, 10**12])
 def test_a_budget_out_of_range_is_one_line(digits_trainer, budget):
     with pytest.raises(TrainingError, match=f"max_iterations={budget}: expected a whole number"):
-        digits_trainer.start(FIX, budget)
+        digits_trainer.session(FIX, budget)
 
 
 def test_the_largest_budget_needs_no_more_memory_than_another(digits_trainer):
     tracemalloc.start()
-    loop = digits_trainer.start(LRPolicy("SIN", k0=0.001, k1=0.1, l=10), 10**9)
-    assert loop.advance(30)
+    session = digits_trainer.session(LRPolicy("SIN", k0=0.001, k1=0.1, l=10), 10**9)
+    assert session.run().max_iterations == 10**9
+    loop = digits_trainer.start()
+    assert loop.advance(session.run().policy, 30)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6

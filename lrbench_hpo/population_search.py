@@ -1,0 +1,243 @@
+"""A study whose trials are trained together, in populations: ask, train, stop, tell."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lrbench_hpo.errors import StudyError
+from lrbench_hpo.objective import Objective, losing
+from lrbench_hpo.ranking import score_run
+from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.suggest import suggest_policy
+
+if TYPE_CHECKING:
+    from lrbench_hpo.training.workers import Crew, Event, WorkerCrew
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+
+def optimize(
+    study: optuna.Study,
+    objective: Objective,
+    n_trials: int = 64,
+    population: int = 16,
+    *,
+    executor: str = "auto",
+    processes: int | None = None,
+    timeout: float | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, int]:
+    """Run a study's trials together: the built-in trainer's `study.optimize`, many at a time.
+
+    Trials share data and, up to where their LRs part, training; they are told and stored as they
+    end, stopped where the study's pruner says so, and their places filled anew. With the executor
+    ``stream`` every run has the very numbers of `Trainer.train` with as many threads. Ctrl-C keeps
+    all trials that have ended.
+
+    Args:
+        study: made by `create_study`.
+        objective: what to train; `Objective.test` finds the winner's weights there.
+        n_trials: how many trainings; trials that recall a stored one come on top.
+        population: how many at once.
+        executor: ``stream`` (ordinary networks in turn), ``stacked`` (one network with parameters
+            for all) or ``auto``, the faster one of the two, timed on a few updates.
+        processes: how many processes share the population; one a core on a CPU, this one alone
+            on a GPU, when None. With one process the same seed gives the same search.
+        timeout: no trial begins after this many seconds.
+        callbacks: called with study and trial after each end.
+
+    Returns:
+        ``trained``: iterations of networks; ``shared``: those that shared prefixes spared;
+        ``stopped``: those that trials stopped early did not use up.
+
+    Raises:
+        LRBenchError: for bad input, or a training that cannot work.
+
+    >>> import lrbench_hpo
+    >>> study = lrbench_hpo.create_study("digits", "mlp", max_iterations=50, database="sqlite://")
+    >>> objective = Objective("digits", "mlp", database="sqlite://")
+    >>> told = lrbench_hpo.optimize(study, objective, n_trials=4, population=2, processes=1)
+    >>> len(study.trials), told["trained"] <= 200
+    (4, True)
+    """
+    _checked("n_trials", n_trials)
+    _checked("population", population)
+    if not isinstance(objective, Objective):
+        raise StudyError(
+            f"objective={objective!r}: a population trains with lrbench_hpo.Objective: give one, "
+            "or call study.optimize with your own"
+        )
+    crew = open_crew(study, objective, min(n_trials, population), executor, processes)
+    search = PopulationSearch(study, objective, crew, callbacks)
+    try:
+        search.run(n_trials, None if timeout is None else time.monotonic() + timeout)
+    finally:
+        search.close()
+    return {
+        "trained": crew.trained_iterations,
+        "shared": crew.saved_iterations,
+        "stopped": search.spared,
+    }
+
+
+def open_crew(
+    study: optuna.Study,
+    objective: Objective,
+    population: int,
+    executor: str = "auto",
+    processes: int | None = None,
+) -> Crew | WorkerCrew:
+    """Those who train a study's trials: in this process, or in several.
+
+    Args:
+        study: made by `create_study`.
+        objective: what to train.
+        population: how many trials at once.
+        executor: as in `optimize`.
+        processes: as in `optimize`.
+
+    Raises:
+        LRBenchError: for bad input, or settings that cannot work together.
+    """
+    from lrbench_hpo.training import workers
+
+    if processes is not None:
+        _checked("processes", processes)
+    settings = StudySettings.of(study)
+    trainer = objective.trainer_for(settings)
+    on_cpu = trainer.device.type == "cpu"
+    if processes is None:
+        processes = workers.usable_cores() if on_cpu else 1
+    processes = min(processes, population)
+    worth = functools.partial(score_run, weights=settings.weights)
+    if processes == 1:
+        return workers.Crew(trainer, population, executor, worth)
+    if not on_cpu:
+        raise StudyError(
+            f"processes={processes}: a population on {trainer.device} is one process: give 1"
+        )
+    return workers.WorkerCrew(trainer, population, executor, worth, processes)
+
+
+class PopulationSearch:
+    """Keeps a crew busy with a study's trials.
+
+    Args:
+        study: made by `create_study`.
+        objective: what is trained; it stores the runs.
+        crew: those who train; closed along.
+        callbacks: called with study and trial after each end.
+
+    Attributes:
+        study: as given.
+        spared: iterations that trials which were stopped did not use up.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        objective: Objective,
+        crew: Crew | WorkerCrew,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.study = study
+        self.spared = 0
+        self._objective = objective
+        self._crew = crew
+        self._callbacks = tuple(callbacks)
+        self._settings = StudySettings.of(study)
+        self._live: dict[int, optuna.Trial] = {}
+        self._stopped: set[int] = set()
+        self._asked = 0
+
+    def run(self, n_trials: int, deadline: float | None = None) -> None:
+        """Train this many policies.
+
+        Args:
+            n_trials: how many; recalled ones come on top, but not without end.
+            deadline: of the monotonic clock; no trial begins after it.
+        """
+        most = self._asked + 3 * n_trials + 10
+        trained = 0
+        while True:
+            while trained < n_trials and len(self._live) < self._crew.room and self._asked < most:
+                if deadline is not None and time.monotonic() > deadline:
+                    n_trials = trained
+                    break
+                trained += self._ask()
+            if not self._live:
+                return
+            for event in self._crew.events(self._moved):
+                self._heard(event)
+
+    def close(self) -> None:
+        """End the crew; trials under way have failed."""
+        self._crew.close()
+        for trial in self._live.values():
+            # A storage that is away takes nothing, and has said so already.
+            with contextlib.suppress(Exception):
+                self.study.tell(trial, state=TrialState.FAIL)
+        self._live = {}
+
+    def _ask(self) -> bool:
+        """Begin a trial; whether it has to be trained."""
+        trial = self.study.ask()
+        self._asked += 1
+        self._live[trial.number] = trial
+        policy = suggest_policy(trial)
+        budget = self._settings.scale.max_iterations
+        trainer = self._objective.trainer_for(self._settings)
+        stored = self._objective.recalled(trainer, policy, budget, self._crew.environment)
+        trial.set_user_attr("recalled", stored is not None)
+        if stored is None:
+            self._crew.add(trial.number, policy, budget)
+            return True
+        self._tell(trial, stored.status, self._objective.note(trial, self._settings, stored, None))
+        return False
+
+    def _moved(self, events: Sequence[Event]) -> None:
+        tell = self._objective.on_progress
+        if tell is not None:
+            for event in events:
+                tell(self._live[event.key], event.iteration)
+
+    def _heard(self, event: Event) -> None:
+        trial, run = self._live[event.key], event.run
+        if run is None:
+            trial.set_user_attr("failure", event.failure)
+            self._tell(trial, "failed", None)
+            return
+        stopping = event.key in self._stopped
+        if not event.ended:
+            if not stopping and losing(trial, self._settings, run):
+                self._stopped.add(event.key)
+                end = self._crew.drop(event.key)
+                if end is not None:
+                    self._heard(end)
+            return
+        if run.status == "complete" and not stopping:
+            losing(trial, self._settings, run)  # its last report: there is nothing left to stop
+        self.spared += run.max_iterations - event.iteration if run.status == "pruned" else 0
+        self._objective.store.add(run)
+        value = self._objective.note(trial, self._settings, run, event.state)
+        self._tell(trial, run.status, value)
+
+    def _tell(self, trial: optuna.Trial, status: str, value: Any) -> None:
+        state = {"failed": TrialState.FAIL, "pruned": TrialState.PRUNED}.get(status)
+        del self._live[trial.number]
+        self._stopped.discard(trial.number)
+        told = self.study.tell(trial, value if state is None else None, state)
+        for callback in self._callbacks:
+            callback(self.study, told)
+
+
+def _checked(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise StudyError(f"{name}={value!r}: expected a whole number of at least 1")

@@ -1,0 +1,105 @@
+"""Batches that several networks share: each is drawn, augmented and moved once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lrbench_hpo.training.batches import Batches
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A place in the batches of one seed.
+
+    Attributes:
+        seed: the run's, which the data order follows from.
+        iteration: batches drawn so far.
+    """
+
+    seed: int
+    iteration: int = 0
+
+    def moved(self, count: int) -> Cursor:
+        """The place this many batches later."""
+        return Cursor(self.seed, self.iteration + count)
+
+
+class DataStreams:
+    """The batches of any number of seeds and places, each drawn once for all that are there.
+
+    Args:
+        start: gives the batches of a seed, from the first.
+    """
+
+    def __init__(self, start: Callable[[int], Batches]) -> None:
+        self._start = start
+        self._streams: dict[Cursor, Batches] = {}
+
+    def take(self, cursors: Iterable[Cursor], count: int) -> dict[Cursor, list[Batch]]:
+        """The next batches at each of these places; all other places are forgotten.
+
+        Args:
+            cursors: where; each is ``count`` batches further after this.
+            count: how many batches.
+        """
+        streams = {cursor: self._at(cursor) for cursor in cursors}
+        self._streams = {cursor.moved(count): stream for cursor, stream in streams.items()}
+        return {cursor: [stream.next() for _ in range(count)] for cursor, stream in streams.items()}
+
+    def state_dict(self, cursor: Cursor) -> dict[str, Any]:
+        """A place, for `restore`."""
+        return {**vars(cursor), "batches": self._at(cursor).state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> Cursor:
+        """Come back to a place."""
+        cursor = Cursor(state["seed"], state["iteration"])
+        if cursor not in self._streams:
+            stream = self._start(cursor.seed)
+            stream.load_state_dict(state["batches"])
+            self._streams[cursor] = stream
+        return cursor
+
+    def _at(self, cursor: Cursor) -> Batches:
+        if cursor not in self._streams:
+            if cursor.iteration:
+                raise KeyError(cursor)  # streams only go on from where they are
+            self._streams[cursor] = self._start(cursor.seed)
+        return self._streams[cursor]
+
+
+class Reader:
+    """The batches of one network, as its loop asks for them.
+
+    Args:
+        streams: where they come from.
+        seed: the run's.
+    """
+
+    def __init__(self, streams: DataStreams, seed: int) -> None:
+        self.cursor = Cursor(seed)
+        self._streams = streams
+        self._ready: Iterator[Batch] = iter(())
+
+    def give(self, batches: list[Batch]) -> None:
+        """Have these ready, which come next."""
+        self._ready = itertools.chain(batches)
+        self.cursor = self.cursor.moved(len(batches))
+
+    def next(self) -> Batch:
+        """The next batch that is ready."""
+        return next(self._ready)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after all that was ready."""
+        return self._streams.state_dict(self.cursor)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.cursor = self._streams.restore(state)

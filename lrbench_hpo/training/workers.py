@@ -1,0 +1,372 @@
+"""Populations in processes of their own, one a core: a CPU trains small networks best that way."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from lrbench_hpo.errors import LRBenchError, TrainingError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records import Run
+from lrbench_hpo.training.member import Member
+from lrbench_hpo.training.population import Population
+from lrbench_hpo.training.progress import Weights
+from lrbench_hpo.training.trainer import Trainer
+
+Worth = Callable[[Run], float]
+_PROGRESS_EVERY = 0.2  # seconds
+_PATIENCE = 1.0  # seconds between two looks whether the parent still lives
+
+
+@dataclass(frozen=True)
+class Event:
+    """What became of a member.
+
+    Attributes:
+        key: the member's, as given to `add`.
+        iteration: updates so far.
+        run: the run so far, after an evaluation or the end; None for mere progress.
+        ended: whether nothing more comes of it.
+        state: weights at the best evaluation, if it ended better than all before in its process.
+        failure: why it failed, if it did.
+    """
+
+    key: int
+    iteration: int
+    run: Run | None = None
+    ended: bool = False
+    state: Weights | None = None
+    failure: str | None = None
+
+
+OnProgress = Callable[[list[Event]], bool | None]
+
+
+class Crew:
+    """A population in this process.
+
+    Args:
+        trainer: what to train.
+        room: how many members at once.
+        executor: as in `Population`.
+        worth: what a complete run is worth; only the weights of the best are kept.
+
+    Attributes:
+        room: how many members there may be.
+        notes: what was decided, a line each.
+    """
+
+    def __init__(self, trainer: Trainer, room: int, executor: str, worth: Worth) -> None:
+        self._population = Population(trainer, room=room, executor=executor)
+        self.room, self.notes = self._population.room, self._population.notes
+        self._keys: dict[Member, int] = {}
+        self._worth = worth
+        self._best = -float("inf")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What differs from a run that this process would train alone."""
+        stacked = self._population.executor.name == "stacked"
+        return {"executor": "stacked"} if stacked else {}
+
+    @property
+    def trained_iterations(self) -> int:
+        """Updates of networks so far."""
+        return self._population.trained_iterations
+
+    @property
+    def saved_iterations(self) -> int:
+        """Updates that shared prefixes have saved."""
+        return self._population.saved_iterations
+
+    def add(self, key: int, policy: LRPolicy, max_iterations: int) -> None:
+        """Begin a member."""
+        self._keys[self._population.add(policy, max_iterations)] = key
+
+    def drop(self, key: int) -> Event | None:
+        """Stop a member early: its end, or None if that follows among the events."""
+        member = next((m for m, known in self._keys.items() if known == key), None)
+        if member is None:
+            return None
+        self._population.drop([member])
+        del self._keys[member]
+        return Event(key, member.iteration, member.run(), ended=True)
+
+    def events(self, on_progress: OnProgress | None = None) -> list[Event]:
+        """Train until something is to be told.
+
+        Args:
+            on_progress: called every few updates; when it returns True, training pauses there.
+        """
+
+        def tell(members: Sequence[Member]) -> bool | None:
+            if on_progress is None:
+                return None
+            return on_progress([Event(self._keys[member], member.iteration) for member in members])
+
+        moved = self._population.step(tell)
+        return [self._event(member) for member in moved]
+
+    def _event(self, member: Member) -> Event:
+        run, key = member.run(), self._keys[member]
+        if not member.finished:
+            return Event(key, member.iteration, run)
+        del self._keys[member]
+        worth = self._worth(run) if run.status == "complete" else -float("inf")
+        state = member.state if worth > self._best else None
+        self._best = max(self._best, worth)
+        return Event(key, member.iteration, run, ended=True, state=state)
+
+    def close(self) -> None:
+        """Let go of all members."""
+        self._population.drop(self._population.members)
+
+
+@dataclass
+class _Worker:
+    """A process, the line to it, and what it works on."""
+
+    process: Any
+    line: Connection
+    members: dict[int, tuple[LRPolicy, int]] = field(default_factory=dict)
+    iterations: tuple[int, int] = (0, 0)
+
+
+class WorkerCrew:
+    """Populations in processes with one thread each; they end with the process that made them.
+
+    A process that is killed is replaced once for each of its members, which begin anew.
+
+    Args:
+        trainer: what to train, on a CPU.
+        room: how many members at once, in all.
+        executor: as in `Population`.
+        worth: as in `Crew`.
+        processes: how many processes.
+
+    Raises:
+        TrainingError: where no process can be started.
+    """
+
+    def __init__(
+        self, trainer: Trainer, room: int, executor: str, worth: Worth, processes: int
+    ) -> None:
+        # Forked processes have data and network at once; elsewhere both are pickled.
+        self._context: Any = multiprocessing.get_context(
+            "fork" if sys.platform == "linux" else "spawn"
+        )
+        self._asked = (trainer, -(-room // processes), executor, worth)
+        self._again: set[int] = set()
+        self._gone = [0, 0]
+        self.notes: tuple[str, ...] = ()
+        self.environment: dict[str, Any] = {}
+        self._workers: list[_Worker] = []
+        try:
+            for _ in range(processes):
+                self._workers.append(self._start())
+            rooms = [self._hello(worker) for worker in self._workers]
+        except BaseException:
+            self.close()
+            raise
+        self._share = min(rooms)
+        self.room = min(room, self._share * processes)
+
+    @property
+    def trained_iterations(self) -> int:
+        """Updates of networks so far."""
+        return self._gone[0] + sum(worker.iterations[0] for worker in self._workers)
+
+    @property
+    def saved_iterations(self) -> int:
+        """Updates that shared prefixes have saved."""
+        return self._gone[1] + sum(worker.iterations[1] for worker in self._workers)
+
+    def add(self, key: int, policy: LRPolicy, max_iterations: int) -> None:
+        """Begin a member, in the process with the fewest."""
+        worker = min(self._workers, key=lambda worker: len(worker.members))
+        worker.members[key] = (policy, max_iterations)
+        self._send(worker, ("add", key, policy.to_dict(), max_iterations))
+
+    def drop(self, key: int) -> Event | None:
+        """Stop a member early; its end follows among the events."""
+        for worker in self._workers:
+            if key in worker.members:
+                self._send(worker, ("drop", key))
+        return None
+
+    def events(self, on_progress: OnProgress | None = None) -> list[Event]:
+        """Wait until something is to be told.
+
+        Raises:
+            TrainingError: what ended a process, in its own words.
+        """
+        found: list[Event] = []
+        while not found:
+            ready = wait([worker.line for worker in self._workers])
+            for worker in [worker for worker in self._workers if worker.line in ready]:
+                try:
+                    told = worker.line.recv()
+                except (EOFError, OSError):
+                    found += self._replace(worker)
+                    continue
+                if isinstance(told, str):
+                    raise TrainingError(told)
+                events, worker.iterations = told
+                moving = [event for event in events if event.run is None]
+                if moving and on_progress is not None:
+                    on_progress(moving)
+                found += [self._heard(worker, event) for event in events if event.run is not None]
+        return found
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
+            worker.line.close()
+            self._lay_off(worker)
+        self._workers = []
+
+    def _lay_off(self, worker: _Worker) -> None:
+        self._gone = [a + b for a, b in zip(self._gone, worker.iterations, strict=True)]
+
+    def _start(self) -> _Worker:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(theirs, os.getpid(), *self._asked), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, mine)
+
+    def _hello(self, worker: _Worker) -> int:
+        try:
+            told = worker.line.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            raise TrainingError(
+                f"a training process ended at once (exit status {worker.process.exitcode}): try "
+                "processes=1"
+            ) from None
+        if isinstance(told, str):
+            raise TrainingError(told)
+        room, self.notes, self.environment = told
+        return int(room)
+
+    def _send(self, worker: _Worker, message: tuple[Any, ...]) -> None:
+        with contextlib.suppress(OSError):  # it is dead, which its line will tell
+            worker.line.send(message)
+
+    def _heard(self, worker: _Worker, event: Event) -> Event:
+        if event.ended:
+            worker.members.pop(event.key, None)
+        if event.state is None:
+            return event
+        state = {name: torch.from_numpy(value) for name, value in event.state.items()}
+        return replace(event, state=state)
+
+    def _replace(self, worker: _Worker) -> list[Event]:
+        """Start another process for the members of one that was killed."""
+        worker.process.join()
+        reason = f"its process was killed twice (exit status {worker.process.exitcode})"
+        self._workers.remove(worker)
+        self._lay_off(worker)
+        fresh = self._start()
+        self._workers.append(fresh)
+        self._hello(fresh)
+        lost = []
+        for key, (policy, max_iterations) in worker.members.items():
+            if key in self._again:
+                lost.append(Event(key, 0, ended=True, failure=reason))
+                continue
+            self._again.add(key)
+            fresh.members[key] = (policy, max_iterations)
+            self._send(fresh, ("add", key, policy.to_dict(), max_iterations))
+        return lost
+
+
+def _work(
+    line: Connection, parent: int, trainer: Trainer, room: int, executor: str, worth: Worth
+) -> None:
+    """What a process does: take members, train, tell; until the parent is gone."""
+    # Ctrl-C reaches the whole group: the parent decides what becomes of its processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()  # what was the parent's, such as its connections, is not this process's to end
+    torch.set_num_threads(1)
+    try:
+        crew = Crew(trainer, room, executor, worth)
+        line.send((crew.room, crew.notes, {**crew.environment, "threads": 1}))
+        said = _Voice(line, crew, parent)
+        members = 0
+        while not said.alone:
+            while line.poll(0.0 if members else _PATIENCE):
+                message: tuple[Any, ...] = line.recv()
+                if message[0] == "add":
+                    crew.add(message[1], LRPolicy.from_dict(message[2]), message[3])
+                    members += 1
+                elif (event := crew.drop(message[1])) is not None:
+                    members -= 1
+                    said.tell([event])
+            if members:
+                events = crew.events(said.progress)
+                members -= sum(event.ended for event in events)
+                said.tell(events)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone
+    except LRBenchError as error:
+        line.send(str(error))
+    except Exception as error:  # the user's own network may raise anything
+        line.send(f"training failed ({type(error).__name__}: {error}): see the model's own code")
+
+
+class _Voice:
+    """What a process tells its parent."""
+
+    def __init__(self, line: Connection, crew: Crew, parent: int) -> None:
+        self._line = line
+        self._crew = crew
+        self._parent = parent
+        self._told = time.monotonic()
+
+    @property
+    def alone(self) -> bool:
+        """Whether the parent is gone."""
+        return os.getppid() != self._parent
+
+    def progress(self, events: list[Event]) -> bool:
+        """Tell how far the members are, now and then; whether there is something to hear."""
+        if time.monotonic() - self._told > _PROGRESS_EVERY:
+            self.tell(events)
+        return self._line.poll() or self.alone
+
+    def tell(self, events: list[Event]) -> None:
+        """Tell these, and how much was trained and saved so far."""
+        self._told = time.monotonic()
+        portable = [replace(event, state=_arrays(event.state)) for event in events]
+        iterations = (self._crew.trained_iterations, self._crew.saved_iterations)
+        self._line.send((portable, iterations))
+
+
+def _arrays(state: Weights | None) -> Any:
+    """Weights as arrays, which are copied through the line: tensors would go by shared memory."""
+    return state and {name: value.cpu().numpy() for name, value in state.items()}
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

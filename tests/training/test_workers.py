@@ -1,0 +1,195 @@
+"""Populations in several processes: the same runs, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+import torch
+
+from lrbench_hpo import LRPolicy
+from lrbench_hpo.errors import TrainingError
+from lrbench_hpo.tasks import Recipe
+from lrbench_hpo.training import Trainer
+from lrbench_hpo.training.workers import Crew, Event, WorkerCrew
+
+POLICIES = [
+    LRPolicy("FIX", k0=0.1),
+    LRPolicy("STEP", k0=0.1, gamma=0.1, l=20),
+    LRPolicy("SIN", k0=1e-3, k1=0.2, l=8),
+    LRPolicy("FIX", k0=1000.0),
+]
+
+
+def worth(run):
+    return run.metrics["top1"]
+
+
+def all_events(crew, policies=POLICIES, budget=40) -> list[Event]:
+    for key, policy in enumerate(policies):
+        crew.add(key, policy, budget)
+    return until_the_end(crew, len(policies))
+
+
+def until_the_end(crew, count: int) -> list[Event]:
+    events: list[Event] = []
+    while sum(event.ended for event in events) < count:
+        events += crew.events()
+    return events
+
+
+def runs_of(events) -> dict:
+    ended = {event.key: event.run for event in events if event.ended}
+    return {key: (run.status, run.curve, run.metrics) for key, run in sorted(ended.items())}
+
+
+@pytest.fixture
+def crew(digits_trainer):
+    made = WorkerCrew(digits_trainer, 4, "stream", worth, 2)
+    yield made
+    made.close()
+
+
+def test_the_runs_are_those_of_the_trainer_alone(crew, digits_trainer):
+    events = all_events(crew)
+    for key, policy in enumerate(POLICIES):
+        run = digits_trainer.train(policy, 40).run
+        assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
+    assert crew.environment == {"threads": 1}
+    crew.close()
+    assert crew.trained_iterations + crew.saved_iterations >= 3 * 40
+
+
+def test_the_weights_of_the_best_arrive(crew, digits_trainer):
+    events = [event for event in all_events(crew) if event.ended]
+    best = max(
+        (event for event in events if event.run.status == "complete"),
+        key=lambda event: event.run.metrics["top1"],
+    )
+    alone = digits_trainer.train(POLICIES[best.key], 40)
+    assert best.state is not None
+    assert all(torch.equal(best.state[name], alone.state[name]) for name in alone.state)
+
+
+def test_one_process_does_the_same(digits_trainer, crew):
+    here = Crew(digits_trainer, 4, "stream", worth)
+    assert runs_of(all_events(here)) == runs_of(all_events(crew))
+
+
+@pytest.mark.parametrize("made", [Crew, WorkerCrew])
+def test_a_member_that_is_dropped_ends_as_it_is(digits_trainer, made):
+    more = (2,) if made is WorkerCrew else ()
+    crew = made(digits_trainer, 4, "stream", worth, *more)
+    try:
+        crew.add(0, POLICIES[0], 100_000)
+        crew.add(1, POLICIES[2], 40)
+        crew.events()
+        end = crew.drop(0)
+        events = ([end] if end else []) + until_the_end(crew, 1 if end else 2)
+        ended = {event.key: event.run.status for event in events if event.ended}
+        assert ended == {0: "pruned", 1: "complete"}
+        assert crew.drop(0) is None
+    finally:
+        crew.close()
+
+
+def kill_one(crew) -> None:
+    children = psutil.Process().children()
+    victim = next(child for child in children if child.pid == crew._workers[0].process.pid)
+    victim.send_signal(signal.SIGKILL)
+
+
+def test_the_members_of_a_killed_process_begin_anew(crew, digits_trainer):
+    for key, policy in enumerate(POLICIES):
+        crew.add(key, policy, 400)
+    events = crew.events()
+    kill_one(crew)
+    events += until_the_end(crew, len(POLICIES) - sum(event.ended for event in events))
+    for key, policy in enumerate(POLICIES):
+        run = digits_trainer.train(policy, 400).run
+        assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
+
+
+def test_a_member_whose_process_is_killed_twice_has_failed(digits_trainer):
+    crew = WorkerCrew(digits_trainer, 1, "stream", worth, 1)
+    try:
+        crew.add(0, POLICIES[0], 10**6)
+        kill_one(crew)
+        time.sleep(0.1)
+        while not crew._again:
+            crew._replace(crew._workers[0])
+        kill_one(crew)
+        (event,) = crew.events()
+        assert event.ended
+        assert "killed twice" in event.failure
+    finally:
+        crew.close()
+
+
+class Breaking(torch.nn.Module):
+    """A network whose own code breaks at its third training batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(256, 10)
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += self.training
+        if self.seen > 3:
+            raise KeyError("nothing here")
+        return self.layer(images.flatten(1))
+
+
+def test_what_breaks_in_a_process_is_told_in_one_line(digits):
+    trainer = Trainer(digits, Breaking, Recipe(pixels="unit"), device="cpu")
+    crew = WorkerCrew(trainer, 2, "stream", worth, 2)
+    try:
+        crew.add(0, POLICIES[0], 40)
+        with pytest.raises(TrainingError, match="KeyError: 'nothing here'") as caught:
+            crew.events()
+        assert "\n" not in str(caught.value)
+    finally:
+        crew.close()
+
+
+PROGRAM = """
+    import sys
+    from lrbench_hpo import LRPolicy
+    from lrbench_hpo.training import Trainer, load_data
+    from lrbench_hpo.training.workers import WorkerCrew
+
+    trainer = Trainer(load_data("digits"), "mlp", device="cpu")
+    crew = WorkerCrew(trainer, 2, "stream", len, 2)
+    for key in range(2):
+        crew.add(key, LRPolicy("FIX", k0=0.1), 10**6)
+    print(*[worker.process.pid for worker in crew._workers], flush=True)
+    while True:
+        crew.events()
+"""
+
+
+def test_the_processes_end_with_the_one_that_made_them():
+    program = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
+    parent = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while any(lives(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(lives(pid) for pid in pids)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
