@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         warmup,
         warmup_stable_decay,
     )
+    from lrbench_hpo.population_search import optimize
     from lrbench_hpo.prior import Recommendation, recommend
+    from lrbench_hpo.pruner import LRMinimaPruner
     from lrbench_hpo.range_testing import range_test
     from lrbench_hpo.ranking import ScoreWeights, rank_policies, score
     from lrbench_hpo.record_runs import RecordRuns
@@ -51,6 +53,7 @@ _HOME = {
     "LRBenchError": "errors",
     "LRBenchSampler": "sampler",
     "LRBenchSearcher": "searcher",
+    "LRMinimaPruner": "pruner",
     "LRPolicy": "policies",
     "Leaderboard": "leaderboard",
     "Objective": "objective",
@@ -72,6 +75,7 @@ _HOME = {
     "leaderboards": "leaderboard",
     "load_space": "space_files",
     "one_cycle": "policies",
+    "optimize": "population_search",
     "range_test": "range_testing",
     "range_test_on": "training",
     "rank_policies": "ranking",
@@ -91,6 +95,7 @@ __all__ = [
     "LRBenchError",
     "LRBenchSampler",
     "LRBenchSearcher",
+    "LRMinimaPruner",
     "LRPolicy",
     "Leaderboard",
     "Objective",
@@ -112,6 +117,7 @@ __all__ = [
     "leaderboards",
     "load_space",
     "one_cycle",
+    "optimize",
     "range_test",
     "range_test_on",
     "rank_policies",

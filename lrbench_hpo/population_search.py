@@ -18,16 +18,19 @@ from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
 
 if TYPE_CHECKING:
-    from lrbench_hpo.training.workers import Crew, Event, WorkerCrew
+    from lrbench_hpo.training.crew import Crew, Event
+    from lrbench_hpo.training.workers import WorkerCrew
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+_ON_A_GPU = 16  # networks at once, where nobody says how many
 
 
 def optimize(
     study: optuna.Study,
     objective: Objective,
     n_trials: int = 64,
-    population: int = 16,
+    population: int | None = None,
     *,
     executor: str = "auto",
     processes: int | None = None,
@@ -45,7 +48,8 @@ def optimize(
         study: made by `create_study`.
         objective: what to train; `Objective.test` finds the winner's weights there.
         n_trials: how many trainings; trials that recall a stored one come on top.
-        population: how many at once.
+        population: how many at once; what pays when None: on a CPU one a process, because nobody
+            gains there by waiting for others, on a GPU 16.
         executor: ``stream`` (ordinary networks in turn), ``stacked`` (one network with parameters
             for all) or ``auto``, the faster one of the two, timed on a few updates.
         processes: how many processes share the population; one a core on a CPU, this one alone
@@ -68,13 +72,12 @@ def optimize(
     (4, True)
     """
     _checked("n_trials", n_trials)
-    _checked("population", population)
     if not isinstance(objective, Objective):
         raise StudyError(
             f"objective={objective!r}: a population trains with lrbench_hpo.Objective: give one, "
             "or call study.optimize with your own"
         )
-    crew = open_crew(study, objective, min(n_trials, population), executor, processes)
+    crew = open_crew(study, objective, population, executor, processes, most=n_trials)
     search = PopulationSearch(study, objective, crew, callbacks)
     try:
         search.run(n_trials, None if timeout is None else time.monotonic() + timeout)
@@ -90,40 +93,48 @@ def optimize(
 def open_crew(
     study: optuna.Study,
     objective: Objective,
-    population: int,
+    population: int | None = None,
     executor: str = "auto",
     processes: int | None = None,
+    *,
+    most: int | None = None,
 ) -> Crew | WorkerCrew:
     """Those who train a study's trials: in this process, or in several.
 
     Args:
         study: made by `create_study`.
         objective: what to train.
-        population: how many trials at once.
+        population: as in `optimize`.
         executor: as in `optimize`.
         processes: as in `optimize`.
+        most: how many trials there will be at all.
 
     Raises:
         LRBenchError: for bad input, or settings that cannot work together.
     """
-    from lrbench_hpo.training import workers
+    from lrbench_hpo.training.crew import Crew
+    from lrbench_hpo.training.workers import WorkerCrew, usable_cores
 
-    if processes is not None:
-        _checked("processes", processes)
+    for name, value in (("population", population), ("processes", processes)):
+        if value is not None:
+            _checked(name, value)
     settings = StudySettings.of(study)
     trainer = objective.trainer_for(settings)
     on_cpu = trainer.device.type == "cpu"
     if processes is None:
-        processes = workers.usable_cores() if on_cpu else 1
+        processes = usable_cores() if on_cpu else 1
+    if population is None:
+        population = processes if on_cpu else _ON_A_GPU
+    population = min(population, most or population)
     processes = min(processes, population)
     worth = functools.partial(score_run, weights=settings.weights)
     if processes == 1:
-        return workers.Crew(trainer, population, executor, worth)
+        return Crew(trainer, population, executor, worth)
     if not on_cpu:
         raise StudyError(
             f"processes={processes}: a population on {trainer.device} is one process: give 1"
         )
-    return workers.WorkerCrew(trainer, population, executor, worth, processes)
+    return WorkerCrew(trainer, population, executor, worth, processes)
 
 
 class PopulationSearch:

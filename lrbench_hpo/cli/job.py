@@ -22,6 +22,11 @@ class Job:
         database: URL or file of the LR database.
         settings: of the search, by the names of `create_study`.
         range_test: whether an LR range test may be run where nobody knows the LR scale.
+        population: how many policies are trained at a time, 0 for as many as pay; None for one
+            after the other.
+        executor: of the population.
+        processes: that share the population; None for one a core.
+        early_stopping: whether trials without a chance are stopped.
     """
 
     dataset: str
@@ -34,6 +39,20 @@ class Job:
     database: str | None
     settings: Mapping[str, Any]
     range_test: bool = True
+    population: int | None = None
+    executor: str = "auto"
+    processes: int | None = None
+    early_stopping: bool = False
+
+
+@dataclass(frozen=True)
+class Together:
+    """How trials are trained at the same time, and whether losers are stopped; as in `Job`."""
+
+    population: int | None
+    executor: str
+    processes: int | None
+    early_stopping: bool
 
 
 @dataclass(frozen=True)

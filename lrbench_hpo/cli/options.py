@@ -7,13 +7,24 @@ from typing import Any, TypeVar
 
 import click
 
-from lrbench_hpo.cli.job import OnRay
+from lrbench_hpo.cli.job import OnRay, Together
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
     return None if value is None else [name.strip() for name in value.split(",")]
+
+
+def _members(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """A number of members; 0 stands for as many as pay."""
+    if value is None or value == "auto":
+        return None if value is None else 0
+    if not value.isdecimal() or int(value) < 1:
+        raise click.UsageError(
+            f"--population {value}: expected a whole number of at least 1, or auto"
+        )
+    return int(value)
 
 
 def no_password(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -131,6 +142,73 @@ def ray_given(settings: dict[str, Any]) -> OnRay | None:
         given["gpus_per_trial"],
         given["max_concurrent"],
         given["scheduler"] or "none",
+    )
+
+
+_POPULATION: Sequence[Callable[[Any], Any]] = (
+    click.option(
+        "--population",
+        metavar="K",
+        callback=_members,
+        help="Train K policies at a time, or as many as pay (auto), on all cores: one stream of "
+        "data, shared beginnings trained once, losers stopped. Default: one after the other.",
+    ),
+    click.option(
+        "--executor",
+        metavar="NAME",
+        help="With --population: stream (networks in turn), stacked (one network for all) or "
+        "auto, the faster one. Default: auto.",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --population: processes that share it. Default: one a core, on a GPU one.",
+    ),
+    click.option(
+        "--early-stopping/--no-early-stopping",
+        default=None,
+        help="Stop policies that have no chance left, judged at LR minima alone. Default: with "
+        "--population.",
+    ),
+)
+
+
+def population(command: _Command) -> _Command:
+    """Add the options of a search whose trials are trained together."""
+    for decorate in reversed(_POPULATION):
+        command = decorate(command)
+    return command
+
+
+def population_given(settings: dict[str, Any], *, on_ray: bool) -> Together:
+    """Take the options of `population` out of a command's arguments.
+
+    Raises:
+        click.UsageError: for one that means nothing without another, or on Ray.
+    """
+    names = ("population", "executor", "processes", "early_stopping")
+    given = {name: settings.pop(name) for name in names}
+    for name in ("executor", "processes"):
+        if given[name] is not None and given["population"] is None:
+            raise click.UsageError(
+                f"--{name} {given[name]}: for trials that are trained together: add --population"
+            )
+    if on_ray and given["processes"] is not None:
+        raise click.UsageError(
+            f"--processes {given['processes']}: Ray decides where a population trains: leave it "
+            "out with --ray"
+        )
+    if on_ray and given["early_stopping"] and given["population"] is None:
+        raise click.UsageError(
+            "--early-stopping: single trials on Ray are stopped by its schedulers: give "
+            "--scheduler asha, or --population"
+        )
+    stopping = given["early_stopping"]
+    if stopping is None:
+        stopping = given["population"] is not None
+    return Together(
+        given["population"], given["executor"] or "auto", given["processes"], bool(stopping)
     )
 
 

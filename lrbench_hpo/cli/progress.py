@@ -12,6 +12,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -143,3 +144,34 @@ class StudyProgress:
 
     def _warn(self, message: Warning | str, *_: Any, **__: Any) -> None:
         self.say(f"warning: {message}")
+
+
+class PopulationProgress(StudyProgress):
+    """Shows a study whose trials are trained together: below the whole, a bar for each of them."""
+
+    _bars: dict[int, TaskID]
+
+    def __enter__(self) -> Self:
+        self._bars = {}
+        super().__enter__()
+        return self
+
+    def moved(self, trial: optuna.Trial, iteration: int) -> None:
+        """Move the bars to an iteration of a running trial."""
+        if trial.number not in self._bars:
+            policy = LRPolicy.from_dict(trial.user_attrs["policy"])
+            shown = f"  trial {trial.number} {policy}"
+            total = self._max_iterations
+            self._bars[trial.number] = self._bar.add_task(shown, total=total)
+        self._bar.update(self._bars[trial.number], completed=iteration)
+        self.at(trial.number, iteration)
+
+    def over(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Print the line of a trial that ended, and take its bar away."""
+        bar = self._bars.pop(trial.number, None)
+        if bar is not None:
+            self._bar.remove_task(bar)
+        if "failure" in trial.user_attrs:
+            self.failed(trial.number, trial.user_attrs["failure"])
+        else:
+            self.show(trial)

@@ -118,6 +118,23 @@ def _rescue(console: Console, unstored: Sequence[Run]) -> None:
     say(console, f"{len(unstored)} results could not be stored or written: no space is left")
 
 
+def print_saved(console: Console, trained: int, shared: int, stopped: int) -> None:
+    """Say how many iterations a population has trained, and what it was spared.
+
+    Args:
+        console: where to.
+        trained: iterations of networks.
+        shared: those that policies with the same beginning had in common.
+        stopped: those that trials stopped early did not use up.
+    """
+    asked = max(trained + shared + stopped, 1)
+    say(
+        console,
+        f"{trained:,} iterations trained of {asked:,} ({100 * trained / asked:.0f} %): "
+        f"{stopped:,} spared by early stopping, {shared:,} by shared beginnings",
+    )
+
+
 def print_test(console: Console, study: optuna.Study, json_file: str | None) -> None:
     """Say what the winner has reached on the test split."""
     from lrbench_hpo.cli import tables

@@ -38,6 +38,7 @@ _OF_TRAINING = ("data", "download", "device", "amp")
     help="Run no LR range test, even where nothing tells the LR scale.",
 )
 @click.option("--json", "json_file", metavar="FILE", help="Also write all results as JSON.")
+@options.population
 @options.ray
 def tune(
     dataset: str,
@@ -62,6 +63,7 @@ def tune(
         study_output.check_writable(Path(json_file))
     training = {name: settings.pop(name) for name in _OF_TRAINING}
     on_ray = options.ray_given(settings)
+    together = options.population_given(settings, on_ray=on_ray is not None)
     job = Job(
         dataset=dataset,
         model=model,
@@ -73,6 +75,7 @@ def tune(
         database=database,
         settings=settings,
         range_test=range_test,
+        **vars(together),
     )
     if on_ray is None:
         from lrbench_hpo.cli.tune_local import tune_local

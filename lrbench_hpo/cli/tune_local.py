@@ -59,6 +59,11 @@ def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
         lambda budget: measured_here(console, job, objective.database, budget),
     )
     name = f"{objective.dataset_name}-{job.model}" if job.storage else None
+    pruner = None
+    if job.early_stopping:
+        from lrbench_hpo.pruner import LRMinimaPruner
+
+        pruner = LRMinimaPruner()
     study = create_study(
         objective.dataset_name,
         job.model,
@@ -68,6 +73,7 @@ def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
         load_if_exists=True,
         task=objective.task_details,
         seed=job.training["seed"],
+        pruner=pruner,
         **settings,
     )
     objective.prepare(study)
@@ -85,16 +91,45 @@ def _optimize(
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    from lrbench_hpo.cli.progress import StudyProgress
-
     try:
-        with StudyProgress(console, job.trials, budget) as progress:
-            objective.on_progress = progress.moved
-            # Trials that recall a stored result come on top, but not without end.
-            study.optimize(objective, 3 * job.trials + 10, callbacks=[progress.finished])
+        if job.population is None:
+            _one_by_one(console, study, objective, job, budget)
+        else:
+            _together(console, study, objective, job, budget)
     except KeyboardInterrupt:
         return True
     except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StudyError(f"--storage {job.storage}: {reason}") from None
     return False
+
+
+def _one_by_one(
+    console: Console, study: optuna.Study, objective: Objective, job: Job, budget: int
+) -> None:
+    from lrbench_hpo.cli.progress import StudyProgress
+
+    with StudyProgress(console, job.trials, budget) as progress:
+        objective.on_progress = progress.moved
+        # Trials that recall a stored result come on top, but not without end.
+        study.optimize(objective, 3 * job.trials + 10, callbacks=[progress.finished])
+
+
+def _together(
+    console: Console, study: optuna.Study, objective: Objective, job: Job, budget: int
+) -> None:
+    from lrbench_hpo.cli.progress import PopulationProgress
+    from lrbench_hpo.population_search import PopulationSearch, open_crew
+
+    size = job.population or None
+    crew = open_crew(study, objective, size, job.executor, job.processes, most=job.trials)
+    for note in crew.notes:
+        study_output.say(console, note)
+    with PopulationProgress(console, job.trials, budget) as progress:
+        search = PopulationSearch(study, objective, crew, [lambda _, trial: progress.over(trial)])
+        objective.on_progress = progress.moved
+        try:
+            search.run(job.trials)
+        finally:
+            search.close()
+    study_output.print_saved(console, crew.trained_iterations, crew.saved_iterations, search.spared)

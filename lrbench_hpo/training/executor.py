@@ -12,9 +12,14 @@ class Executor(Protocol):
     """Networks of one trainer under way at the same time, each at its own LRs, in lanes 0, 1, ….
 
     Every lane ends with the numbers that its seed and LRs give alone, whatever the other lanes do.
+
+    Attributes:
+        name: as people ask for it.
+        lockstep: whether all lanes are always trained at the same time.
     """
 
     name: str
+    lockstep: bool
 
     def __len__(self) -> int:
         """How many lanes there are."""
@@ -32,7 +37,8 @@ class Executor(Protocol):
         """Train every lane by the same number of updates.
 
         Args:
-            learning_rates: a row for each lane, with the LR of each update.
+            learning_rates: a row for each lane, with the LR of each update; without ``lockstep``
+                some rows may be empty, and these lanes stay as they are.
 
         Returns:
             For each lane the number of the update, from 1 in this call, whose loss was the first

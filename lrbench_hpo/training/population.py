@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,11 @@ class _Lane:
     def iteration(self) -> int:
         return self.riders[0].iteration
 
+    @property
+    def top1(self) -> float:
+        """The highest so far."""
+        return max(rider.progress.metrics()["top1"] or 0.0 for rider in self.riders)
+
 
 class Population:
     """Runs of one trainer that are trained together, and end with the numbers they have alone.
@@ -49,6 +54,7 @@ class Population:
         trainer: what to train.
         room: how many members at once; cut to what the memory holds.
         executor: ``stream``, ``stacked``, or ``auto`` for the faster one.
+        processes: how many processes have such a population on this device.
 
     Attributes:
         room: how many members there may be.
@@ -71,13 +77,16 @@ class Population:
     (30, 10)
     """
 
-    def __init__(self, trainer: Trainer, *, room: int = 16, executor: str = "auto") -> None:
+    def __init__(
+        self, trainer: Trainer, *, room: int = 16, executor: str = "auto", processes: int = 1
+    ) -> None:
         if isinstance(room, bool) or not isinstance(room, int) or room < 1:
             raise TrainingError(f"room={room!r}: expected a whole number of at least 1")
         self._trainer = trainer
         self.executor: Executor
         self.executor, notes = make_executor(executor, trainer, room)
-        self.room = members_that_fit(trainer, room, stacked=self.executor.name == "stacked")
+        stacked = self.executor.name == "stacked"
+        self.room = members_that_fit(trainer, room, stacked=stacked, processes=processes)
         if self.room < room:
             notes += (f"{room} members do not fit into the memory: {self.room} at once",)
         self.notes: tuple[str, ...] = notes
@@ -141,14 +150,15 @@ class Population:
             raise TrainingError("a population without members: add a policy first")
         moved: list[Member] = []
         spent = CostMeter(self._trainer.device)
-        under_way = self.members
+        before = {member: member.iteration for member in self.members}
         with memory_checked(self._trainer.device, self._trainer.recipe.batch_size), spent.running():
             while not moved:
                 moved = self._advance(spent)
                 if on_progress is not None and on_progress(self.members):
                     break
-        for member in under_way:
-            member.meter.add(spent, 1 / len(under_way))
+        trained = [member for member, iteration in before.items() if member.iteration > iteration]
+        for member in trained:
+            member.meter.add(spent, 1 / len(trained))
         self.drop([member for member in moved if member.finished])
         return moved
 
@@ -219,17 +229,20 @@ class Population:
         return Member(self._added, Progress(record, points), self._trainer.device)
 
     def _advance(self, spent: CostMeter) -> list[Member]:
-        """Train all networks by a few updates, at most to the next evaluation or fork."""
-        count = min(CHECK_EVERY, *(member.until_next() for member in self.members))
-        rates = []
-        for index in range(len(self._lanes)):
-            rates.append(self._agreed(index, count))
+        """Train networks by a few updates, at most to the next evaluation or fork."""
+        turn = self._turn()
+        riders = [rider for index in turn for rider in self._lanes[index].riders]
+        count = min(CHECK_EVERY, *(rider.until_next() for rider in riders))
+        before = len(self._lanes)
+        rates = {index: self._agreed(index, count) for index in turn}
         # Lanes that a fork has added agree too: their riders came apart at this very iteration.
-        rates += [self._agreed(index, count) for index in range(len(rates), len(self._lanes))]
-        count = min(len(row) for row in rates)
-        failed = self.executor.advance([row[:count] for row in rates])
+        rates |= {index: self._agreed(index, count) for index in range(before, len(self._lanes))}
+        count = min(len(row) for row in rates.values())
+        table = [rates.get(index, [])[:count] for index in range(len(self._lanes))]
+        failed = self.executor.advance(table)
         moved = []
-        for lane, update in zip(self._lanes, failed, strict=True):
+        for index in rates:
+            lane, update = self._lanes[index], failed[index]
             self.trained_iterations += count
             self.saved_iterations += count * (len(lane.riders) - 1)
             for rider in lane.riders:
@@ -238,7 +251,21 @@ class Population:
                     rider.progress.add(rider.iteration, {}, dict)
                     moved.append(rider)
         with spent.evaluating():
-            return moved + self._evaluate()
+            return moved + self._evaluate(rates)
+
+    def _turn(self) -> list[int]:
+        """The networks whose turn it is: all, or those not evaluated yet, or else the best.
+
+        In turn, nobody gains by waiting for others: a result is worth more the sooner it comes.
+        """
+        everybody = list(range(len(self._lanes)))
+        if self.executor.lockstep:
+            return everybody
+        young = [index for index in everybody if not self._lanes[index].riders[0].progress.curve]
+        if young:
+            first = self._lanes[young[0]].riders[0]
+            return [i for i in young if self._lanes[i].riders[0].iteration == first.iteration]
+        return [max(everybody, key=lambda index: self._lanes[index].top1)]
 
     def _agreed(self, index: int, count: int) -> list[float]:
         """The LRs that all members of a lane share; those that part here get a lane of theirs."""
@@ -255,13 +282,14 @@ class Population:
         shared = next((at for at in range(count) if len({row[at] for row in mine}) > 1), count)
         return rows[0][:shared]
 
-    def _evaluate(self) -> list[Member]:
+    def _evaluate(self, trained: Iterable[int]) -> list[Member]:
         """Evaluate the networks of which a member is due, each once."""
-        due = {
-            index: [r for r in lane.riders if not r.finished and r.iteration in r.progress.points]
-            for index, lane in enumerate(self._lanes)
-        }
-        due = {index: riders for index, riders in due.items() if riders}
+        due = {}
+        for index in trained:
+            riders = [rider for rider in self._lanes[index].riders if not rider.finished]
+            riders = [rider for rider in riders if rider.iteration in rider.progress.points]
+            if riders:
+                due[index] = riders
         found = self.executor.evaluate(list(due)) if due else []
         for (index, riders), measured in zip(due.items(), found, strict=True):
             weights = functools.cache(functools.partial(self.executor.weights, index))

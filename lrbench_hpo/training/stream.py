@@ -10,7 +10,7 @@ from torch import Tensor
 from lrbench_hpo.training.loop import TrainingLoop
 from lrbench_hpo.training.progress import weights_of
 from lrbench_hpo.training.randomness import LayerRandomness
-from lrbench_hpo.training.streams import DataStreams, Reader
+from lrbench_hpo.training.streams import Batch, Cursor, DataStreams, Reader
 from lrbench_hpo.training.trainer import Trainer
 
 
@@ -33,6 +33,7 @@ class StreamExecutor:
     """
 
     name = "stream"
+    lockstep = False
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -56,16 +57,23 @@ class StreamExecutor:
 
     def advance(self, learning_rates: Sequence[Sequence[float]]) -> list[int | None]:
         """Train every lane; for each, the update whose loss was first not finite, or None."""
-        places = [lane.reader.cursor for lane in self._lanes]
-        batches = self._streams.take(places, len(learning_rates[0]))
-        failed: list[int | None] = []
-        for lane, place, rates in zip(self._lanes, places, learning_rates, strict=True):
-            before = lane.loop.iteration
-            lane.reader.give(batches[place])
-            with lane.randomness.active():
-                fine = lane.loop.follow(rates)
-            failed.append(None if fine else lane.loop.iteration - before)
-        return failed
+        count = max(len(rates) for rates in learning_rates)
+        turns = list(zip(self._lanes, learning_rates, strict=True))
+        batches = self._streams.take(
+            [lane.reader.cursor for lane, rates in turns if rates],
+            count,
+            staying={lane.reader.cursor for lane, rates in turns if not rates},
+        )
+        return [self._train(lane, rates, batches) if rates else None for lane, rates in turns]
+
+    def _train(
+        self, lane: _Lane, rates: Sequence[float], batches: Mapping[Cursor, list[Batch]]
+    ) -> int | None:
+        before = lane.loop.iteration
+        lane.reader.give(batches[lane.reader.cursor])
+        with lane.randomness.active():
+            fine = lane.loop.follow(rates)
+        return None if fine else lane.loop.iteration - before
 
     def evaluate(self, lanes: Sequence[int]) -> list[dict[str, float | None]]:
         """What the trainer's evaluator measures, for each of these lanes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,16 +42,32 @@ class DataStreams:
         self._start = start
         self._streams: dict[Cursor, Batches] = {}
 
-    def take(self, cursors: Iterable[Cursor], count: int) -> dict[Cursor, list[Batch]]:
-        """The next batches at each of these places; all other places are forgotten.
+    def take(
+        self, cursors: Iterable[Cursor], count: int, staying: Collection[Cursor] = ()
+    ) -> dict[Cursor, list[Batch]]:
+        """The next batches at each of these places.
 
         Args:
             cursors: where; each is ``count`` batches further after this.
             count: how many batches.
+            staying: places where somebody stays; all others than these and where the given ones
+                come to are forgotten.
         """
-        streams = {cursor: self._at(cursor) for cursor in cursors}
-        self._streams = {cursor.moved(count): stream for cursor, stream in streams.items()}
-        return {cursor: [stream.next() for _ in range(count)] for cursor, stream in streams.items()}
+        going = {cursor: self._at(cursor) for cursor in cursors}
+        self._streams = {cursor: self._streams[cursor] for cursor in staying if cursor in self}
+        for cursor in going.keys() & self._streams.keys():
+            going[cursor] = self._copy(cursor)
+        for cursor, stream in going.items():
+            self._streams[cursor.moved(count)] = stream
+        return {cursor: [stream.next() for _ in range(count)] for cursor, stream in going.items()}
+
+    def __contains__(self, cursor: Cursor) -> bool:
+        return cursor in self._streams
+
+    def _copy(self, cursor: Cursor) -> Batches:
+        stream = self._start(cursor.seed)
+        stream.load_state_dict(self._streams[cursor].state_dict())
+        return stream
 
     def state_dict(self, cursor: Cursor) -> dict[str, Any]:
         """A place, for `restore`."""

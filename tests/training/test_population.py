@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -208,9 +209,24 @@ def test_a_step_ends_early_where_somebody_wants_it_to(digits_trainer):
 
 
 def test_the_cost_of_a_step_is_shared(digits_trainer):
+    started = time.perf_counter()
     population = Population(digits_trainer, executor="stream")
-    members = [population.add(FIX, 20, seed=seed) for seed in range(4)]
+    members = [population.add(POLICIES[index], 20, seed=index // 2) for index in range(4)]
     run_to_end(population)
+    elapsed = time.perf_counter() - started
     costs = [member.run().cost for member in members]
-    assert len({cost["seconds"] for cost in costs}) == 1
     assert all(0 < cost["eval_seconds"] < cost["seconds"] for cost in costs)
+    assert sum(cost["seconds"] for cost in costs) < elapsed
+
+
+def test_in_turn_everybody_is_seen_once_and_then_the_best_goes_first(digits_trainer):
+    population = Population(digits_trainer, executor="stream")
+    rates = (1e-5, 0.1, 1e-4, 1e-3)
+    for seed, rate in enumerate(rates):
+        population.add(LRPolicy("FIX", k0=rate), 40, seed=seed)
+    order = []
+    while population.members:
+        order += [(m.run().policy.k0, m.iteration) for m in population.step()]
+    assert {rate for rate, _ in order[:4]} == set(rates)
+    assert {iteration for _, iteration in order[:4]} == {4}
+    assert order[4:13] == [(0.1, iteration) for iteration in range(8, 41, 4)]

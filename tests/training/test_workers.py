@@ -17,7 +17,8 @@ from lrbench_hpo import LRPolicy
 from lrbench_hpo.errors import TrainingError
 from lrbench_hpo.tasks import Recipe
 from lrbench_hpo.training import Trainer
-from lrbench_hpo.training.workers import Crew, Event, WorkerCrew
+from lrbench_hpo.training.crew import Crew, Event
+from lrbench_hpo.training.workers import WorkerCrew
 
 POLICIES = [
     LRPolicy("FIX", k0=0.1),
