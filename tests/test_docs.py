@@ -35,7 +35,9 @@ def test_the_readmes_test_command_is_what_ci_runs():
 def test_every_option_the_readme_names_exists():
     below = [each for c in app.commands.values() for each in getattr(c, "commands", {}).values()]
     every = [*app.commands.values(), *below]
-    known = {flag for command in every for p in command.params for flag in p.opts}
+    known = {
+        flag for command in every for p in command.params for flag in (*p.opts, *p.secondary_opts)
+    }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"} <= known
 
 

@@ -60,8 +60,9 @@ def pixels_for(kind: str, train: Samples, device: torch.device) -> Pixels:
         "standard": 1 / torch.where(std > 0, std, 1.0),
     }[kind]
     shape = (1, -1, 1, 1)
-    shift = None if kind == "unit" else (mean * factor).float().view(shape).to(device)
-    return Pixels(factor.float().view(shape).to(device), shift)
+    exact = torch.get_default_dtype()  # as that of the networks
+    shift = None if kind == "unit" else (mean * factor).to(exact).view(shape).to(device)
+    return Pixels(factor.to(exact).view(shape).to(device), shift)
 
 
 def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,4 +78,20 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
     """Set every group's LR to the given one times the group's ``lr_scale``."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["lr_scale"]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate * group["lr_scale"])
+        else:
+            group["lr"] = learning_rate * group["lr_scale"]
+
+
+def use_tensor_learning_rates(optimizer: Optimizer, device: torch.device) -> None:
+    """Keep every group's LR in a tensor, which a CUDA graph reads at each replay.
+
+    Args:
+        optimizer: from `make_optimizer`.
+        device: where its parameters are.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+        if "capturable" in group:
+            group["capturable"] = True

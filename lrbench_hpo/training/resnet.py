@@ -11,6 +11,28 @@ from torch import Tensor, nn
 DEPTHS = (20, 32, 44, 56, 110)
 
 
+class Shortcut(nn.Module):
+    """Every stride-th pixel, with channels of zeros on both sides where the block widens."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.new_channels = channels - in_channels
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map activations (n, in, H, W) to (n, out, H / stride, W / stride)."""
+        if not self.new_channels:
+            return images
+        thinned = images[:, :, :: self.stride, :: self.stride]
+        return F.pad(thinned, (0, 0, 0, 0, *self.padding()))
+
+    def padding(self) -> tuple[int, int]:
+        """Channels of zeros before and after."""
+        before = self.new_channels // 2
+        return before, self.new_channels - before
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut without parameters (the paper's option A)."""
 
@@ -20,21 +42,13 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.stride = stride
-        self.new_channels = channels - in_channels
+        self.shortcut = Shortcut(in_channels, channels, stride)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map activations (n, in, H, W) to (n, out, H / stride, W / stride)."""
         hidden = F.relu(self.bn1(self.conv1(images)), inplace=True)
         hidden = self.bn2(self.conv2(hidden))
-        return F.relu(hidden + self._shortcut(images), inplace=True)
-
-    def _shortcut(self, images: Tensor) -> Tensor:
-        if not self.new_channels:
-            return images
-        before = self.new_channels // 2
-        thinned = images[:, :, :: self.stride, :: self.stride]
-        return F.pad(thinned, (0, 0, 0, 0, before, self.new_channels - before))
+        return F.relu(hidden + self.shortcut(images), inplace=True)
 
 
 class CifarResNet(nn.Module):

@@ -95,7 +95,7 @@ class Trainer:
         self.device = find_device(device)
         self._model = model
         self.amp = amp
-        self.cuda_graphs = cuda_graphs
+        self.cuda_graphs = cuda_graphs and self.device.type == "cuda"
         self._seed = _checked_whole("seed", seed, least=0)
         self._evaluations = _checked_whole("evaluations", evaluations, least=1)
         network = build_model(model, data.num_classes, data.image_shape)

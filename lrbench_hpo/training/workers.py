@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from lrbench_hpo.errors import LRBenchError, TrainingError
+from lrbench_hpo.errors import LRBenchError, TrainingError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.training.crew import Crew, Event, OnProgress, Worth
-from lrbench_hpo.training.executors import make_executor
+from lrbench_hpo.training.executors import EXECUTORS, make_executor
 from lrbench_hpo.training.progress import Weights
 from lrbench_hpo.training.trainer import Trainer
 
@@ -49,7 +49,7 @@ class WorkerCrew:
         processes: how many processes.
 
     Raises:
-        TrainingError: where no process can be started.
+        LRBenchError: for another executor, or where no process can be started.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class WorkerCrew:
         self._context: Any = multiprocessing.get_context(
             "fork" if sys.platform == "linux" else "spawn"
         )
+        if executor not in EXECUTORS:
+            raise UnknownNameError.among("executor", executor, EXECUTORS)
         share = -(-room // processes)
         chosen, notes = _chosen(executor, trainer, share)
         self._asked = (trainer, share, chosen, worth, processes)

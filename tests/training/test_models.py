@@ -100,7 +100,7 @@ def test_local_response_norm_goes_through_vmap():
 def test_resnet_shortcut_has_no_parameters_and_keeps_every_second_pixel():
     block = build_model("resnet20", 10, (3, 32, 32)).stages[1][0]
     x = torch.rand(1, 16, 8, 8)
-    shortcut = block._shortcut(x)
+    shortcut = block.shortcut(x)
     assert shortcut.shape == (1, 32, 4, 4)
     assert torch.equal(shortcut[:, 8:24], x[:, :, ::2, ::2])
     assert not shortcut[:, :8].any()
