@@ -175,7 +175,6 @@ class Population:
         """A copy of all members under way, in tensors and JSON types."""
         return {
             "format": _FORMAT,
-            "executor": self.executor.name,
             "added": self._added,
             "iterations": [self.trained_iterations, self.saved_iterations],
             "lanes": [
@@ -198,14 +197,14 @@ class Population:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave, with the members that were under way then.
 
+        The executor may be another one than before.
+
         Raises:
-            TrainingError: for the state of another trainer or executor, or something else.
+            TrainingError: for the state of another trainer, or something else.
         """
-        known = isinstance(state, Mapping) and state.get("format") == _FORMAT
-        if not known or state.get("executor") != self.executor.name:
+        if not isinstance(state, Mapping) or state.get("format") != _FORMAT:
             raise TrainingError(
-                f"no state of a population of format {_FORMAT} on the executor "
-                f"{self.executor.name}: give what state_dict gave, and its executor"
+                f"no state of a population of format {_FORMAT}: give what state_dict gave"
             )
         self.drop(self.members)
         for saved in state["lanes"]:

@@ -170,6 +170,20 @@ def test_saved_and_restored_is_uninterrupted(digits, model):
     assert fresh.number == len(POLICIES)
 
 
+def test_a_population_goes_on_with_another_executor(digits_trainer):
+    for names in (("stream", "stacked"), ("stacked", "stream")):
+        first, then = (Population(digits_trainer, executor=name) for name in names)
+        for policy in POLICIES[:5]:
+            first.add(policy, 40)
+        first.step()
+        then.load_state_dict(first.state_dict())
+        for member in run_to_end(then):
+            alone = digits_trainer.train(member.run().policy, 40).run
+            ended = member.run()
+            assert ended.metrics["eval_loss"] == pytest.approx(alone.metrics["eval_loss"], rel=1e-2)
+            assert ended.status == alone.status == "complete"
+
+
 def test_a_state_of_something_else_is_refused(digits, digits_trainer):
     population = Population(digits_trainer, executor="stream")
     population.add(FIX, 40)
