@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 from lrbench_hpo import outcomes
+from lrbench_hpo.member_reports import MEMBER, host_of
 from lrbench_hpo.points import POLICY, Point
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.study_settings import StudySettings
@@ -73,7 +74,8 @@ class AskTell:
             if trial_id not in self._live:
                 self.study.sampler = self._samplers[len(self._live) > CROWD]
                 trial = self.study.ask()
-                trial.set_user_attr(TRIAL_ID, trial_id)
+                for name, value in _whose(trial_id).items():
+                    trial.set_user_attr(name, value)
                 self._live[trial_id] = trial
                 self._numbers[trial_id] = trial.number
             trial = self._live[trial_id]
@@ -84,6 +86,27 @@ class AskTell:
             # The host has this one already, from before its searcher was put back.
             self._taken.remove(policy)
             self.study.tell(self._live.pop(trial_id), state=TrialState.FAIL)
+
+    def over(self, trial_id: str) -> bool:
+        """Whether a trial is told."""
+        return trial_id in self._numbers and trial_id not in self._live
+
+    def policies(self, trial_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The policies of those of some trials that the study has, as dicts."""
+        return [each.user_attrs["policy"] for each in self._told(trial_ids)]
+
+    def failed(self, trial_ids: Sequence[str]) -> bool:
+        """Whether any of some trials has failed."""
+        return any(each.state == TrialState.FAIL for each in self._told(trial_ids))
+
+    def rename(self, old_id: str, new_id: str) -> None:
+        """Know a trial by another id from now on."""
+        if old_id in self._numbers:
+            self._numbers[new_id] = self._numbers.pop(old_id)
+
+    def _told(self, trial_ids: Sequence[str]) -> list[optuna.trial.FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        return [trials[self._numbers[each]] for each in trial_ids if each in self._numbers]
 
     def expect(self, trial_id: str, point: Point) -> None:
         """Know of a trial that the host has and the study does not, until it is told."""
@@ -146,8 +169,7 @@ class AskTell:
             was |= {name: trial.params[name] for name in self.own}
             same = all(config.get(name) == value for name, value in was.items())
             if trial.state == TrialState.FAIL and same:
-                del self._numbers[old_id]
-                self._numbers[trial_id] = number
+                self.rename(old_id, trial_id)
                 return True
         return False
 
@@ -172,7 +194,7 @@ class AskTell:
             signed.setdefault(end.iteration, self.sign * end.value)
         told = {"policy": point.policy.to_dict(), "source": "known result"}
         if trial_id is not None:
-            told[TRIAL_ID] = trial_id
+            told |= _whose(trial_id)
         self._add(dict(point.params), dict(point.distributions), told, end, signed)
 
     def _attributes(self, end: Ended) -> dict[str, Any]:
@@ -204,7 +226,7 @@ class AskTell:
             return
         before = self.study.get_trials(deepcopy=False)[number]
         if before.state == TrialState.FAIL:
-            told = {**before.user_attrs, TRIAL_ID: trial_id}
+            told = {**before.user_attrs, **_whose(trial_id)}
             reports = dict(before.intermediate_values)
             if end.iteration is not None and end.value is not None:
                 reports[end.iteration] = self.sign * end.value
@@ -231,3 +253,9 @@ class AskTell:
                 constraints={outcomes.CONSTRAINT: float(end.status == "diverged")},
             )
         )
+
+
+def _whose(trial_id: str) -> dict[str, Any]:
+    """The host's trial, and the policy's place in it if that is a population."""
+    host, member = host_of(trial_id)
+    return {TRIAL_ID: host} if member is None else {TRIAL_ID: host, MEMBER: member}

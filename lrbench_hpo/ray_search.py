@@ -18,6 +18,7 @@ from lrbench_hpo import outcomes
 from lrbench_hpo.database import opened
 from lrbench_hpo.errors import LRBenchError, MissingExtraError, StudyError, UnknownNameError
 from lrbench_hpo.lr_range import RangeTest
+from lrbench_hpo.member_reports import MEMBER
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.recall import same_training
 from lrbench_hpo.records import Run, Task, own_source
@@ -328,7 +329,7 @@ def test(
     measured = (
         _on_worker(train_on_worker, share, config)
         if checkpoint is None
-        else _on_worker(measure_on_worker, share, config, checkpoint)
+        else _on_worker(measure_on_worker, share, config, checkpoint, winner.user_attrs.get(MEMBER))
     )
     measured["trial"] = winner.number
     study.set_user_attr("test", measured)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,11 @@ from lrbench_hpo import checks
 from lrbench_hpo.database import Database
 from lrbench_hpo.database.location import database_url, with_password, without_password
 from lrbench_hpo.errors import MissingExtraError, StudyError
+from lrbench_hpo.member_reports import POLICIES, member_id, members_in, of_trial
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, own_source, utc_timestamp
-from lrbench_hpo.reported_runs import Reports, diverged, reported_run
+from lrbench_hpo.records import STATUSES, Run, own_source
+from lrbench_hpo.reported_runs import Reports, diverged, recorded_name, reported_run
+from lrbench_hpo.stored_trials import StoredTrials
 from lrbench_hpo.trial_config import TRIAL_INDEX
 from lrbench_hpo.trial_results import RUN, finite, outcome, run_in
 from lrbench_hpo.waiting import RunStore
@@ -28,8 +28,6 @@ with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune.utils import flatten_dict
 
 POLICY = "lr_policy"
-EXPERIMENT, TRIAL = "ray_experiment", "ray_trial"  # notes of a stored run
-_CLOCKS = timedelta(days=1)  # how far the clocks of a cluster may be apart
 
 
 class RecordRuns(Callback):
@@ -40,7 +38,8 @@ class RecordRuns(Callback):
     of any other trainable the known metrics of its reports are taken (``top1``, ``train_loss``,
     ``eval_loss``, …, and ``iteration`` and ``lr`` for the curve). A database that is away stops
     nothing: results wait in a file and follow. In an experiment that is restored or resumed,
-    trials that are stored are not stored again; trials that Ctrl-C ended are not over.
+    trials that are stored are not stored again; trials that Ctrl-C ended are not over. Of a trial
+    that is a population each policy is a run of its own, stored as soon as it is over.
 
     Args:
         database: URL or file of the LR database, or one that is open; ``LRBENCH_DATABASE_URL`` or
@@ -48,7 +47,8 @@ class RecordRuns(Callback):
             experiment takes that from the environment.
         dataset: name of the data set; ``config["dataset"]`` when None.
         model: name of the model; ``config["model"]`` when None.
-        policy: gives the `LRPolicy` of a trial's config; ``config["lr_policy"]`` when None.
+        policy: gives the `LRPolicy` of a trial's config; ``config["lr_policy"]``, or each of
+            ``config["lr_policies"]``, when None.
         source: who measured it; ``LRBENCH_SOURCE``, else ``local``, when None.
         metric: what trials are compared by, if its NaN should count as diverged, and its absence
             as failed, in trainables other than `lrbench_hpo.train`.
@@ -85,20 +85,18 @@ class RecordRuns(Callback):
         self._metric = metric
         self._folder = folder
         self._store: RunStore | None = None
-        self._trials: Sequence[Trial] = ()
         self._stop: Mapping[str, Any] = {}
         self._told: set[str] = set()
         self._resumed = False
         self._begin()
 
     def _begin(self) -> None:
-        self._experiment = uuid.uuid4().hex
-        self._since = utc_timestamp(datetime.now(UTC) - _CLOCKS)
-        self._ended: set[str] = set()
+        self._stored = StoredTrials(self._source)
         self._cut: set[str] = set()
+        # Of these, the keys are ids of trials, or of the policies of a population.
+        self._ended: set[str] = set()
         self._reports: dict[str, Reports] = {}
-        self._known: dict[str, list[Run]] | None = {}  # by trial; None: to be looked up
-        self._claims: dict[str, str] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}
 
     @property
     def waiting(self) -> tuple[Run, ...]:
@@ -139,11 +137,16 @@ class RecordRuns(Callback):
         with self._recording(trial):
             if result.get("done"):  # Ray leaves it out where the trainable just returns
                 self._cut.add(trial.trial_id)
-            if RUN not in result:
-                reports = self._reports.setdefault(trial.trial_id, Reports())
-                reports.add(result)
-                for name, complaint in reports.complaints.items():
-                    self._tell(name, f"reported {name} is left out: {complaint}")
+            if not self._policies_of(trial):
+                self._note(trial.trial_id, result)
+                return
+            for place, report in members_in(result).items():
+                name = member_id(trial.trial_id, place)
+                self._note(name, report)
+                self._last[name] = report
+                if report.get("status") in STATUSES:
+                    self._stored.current = {each.trial_id for each in trials}
+                    self._record_member(trial, place, error=False)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -159,7 +162,6 @@ class RecordRuns(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Store what ended without a word, and what waits (called by Ray)."""
-        self._trials = trials
         # As when the time budget is up; after a restore also what was never recorded.
         for trial in trials:
             if trial.status in _OVER and trial.trial_id not in self._ended:
@@ -189,28 +191,26 @@ class RecordRuns(Callback):
     def get_state(self) -> dict[str, Any]:
         """What a restored experiment needs (called by Ray)."""
         return {
-            "experiment": self._experiment,
-            "since": self._since,
+            **self._stored.state_dict(),
             "ended": sorted(self._ended),
-            "claims": dict(self._claims),
             "reports": dict(self._reports),
+            "last": dict(self._last),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """The inverse of `get_state` (called by Ray)."""
         self._begin()
-        self._experiment, self._since = state["experiment"], state["since"]
+        self._stored = StoredTrials(self._source, state)
         self._ended = set(state["ended"])
-        self._claims = dict(state["claims"])
         self._reports = dict(state["reports"])
-        self._known = None
+        self._last = dict(state.get("last") or {})
         self._resumed = True
 
     def __getstate__(self) -> dict[str, Any]:
         database = self._database
         if isinstance(database, Database):
             database = database.url.render_as_string(hide_password=False)
-        plain = {"_database": without_password(database), "_store": None, "_trials": ()}
+        plain = {"_database": without_password(database), "_store": None}
         return {**self.__dict__, **plain}
 
     def _opened(self) -> RunStore:
@@ -240,20 +240,59 @@ class RecordRuns(Callback):
         self, trials: Sequence[Trial], trial: Trial, *, error: bool = False, began: bool = False
     ) -> None:
         """Store a trial; one that neither reported nor failed has nothing to store."""
-        self._trials = trials
+        self._stored.current = {each.trial_id for each in trials}
+        last = trial.run_metadata.last_result
+        result = last if "training_iteration" in last else {}
+        places = range(len(self._policies_of(trial)))
+        for place, report in members_in(result).items() if places else ():
+            self._last[member_id(trial.trial_id, place)] = report
+        for place in places:
+            self._record_member(trial, place, error=error or (began and not result))
         with self._recording(trial):
-            last = trial.run_metadata.last_result
-            result = last if "training_iteration" in last else {}
-            if result or error or began:
-                run = self._run_of(trial, result, error=error or not result)
-                if run is not None:
-                    self._opened().add(run)
-        self._ended.add(trial.trial_id)
+            if not places and (result or error or began):
+                self._add(self._run_of(trial, result, error=error or not result))
+        names = {trial.trial_id, *(member_id(trial.trial_id, place) for place in places)}
+        self._ended = (self._ended - names) | {trial.trial_id}
         self._cut.discard(trial.trial_id)
-        self._reports.pop(trial.trial_id, None)
+        for name in names:
+            self._reports.pop(name, None)
+            self._last.pop(name, None)
 
-    def _run_of(self, trial: Trial, result: Mapping[str, Any], *, error: bool) -> Run | None:
-        notes = {EXPERIMENT: self._experiment, TRIAL: trial.trial_id}
+    def _record_member(self, trial: Trial, place: int, *, error: bool) -> None:
+        """Store one policy of a population, once; one that never began has nothing to store."""
+        name = member_id(trial.trial_id, place)
+        if name in self._ended:
+            return
+        with self._recording(trial):
+            ray_says = of_trial(trial.run_metadata.last_result)
+            report = {**self._last[name], **ray_says} if name in self._last else {}
+            if report or error:
+                self._add(self._run_of(trial, report, error=error, place=place))
+        self._ended.add(name)
+        self._last.pop(name, None)
+
+    def _note(self, name: str, result: Mapping[str, Any]) -> None:
+        """Keep a report that does not hold the whole run."""
+        if RUN not in result:
+            reports = self._reports.setdefault(name, Reports())
+            reports.add(result)
+            for about, complaint in reports.complaints.items():
+                self._tell(about, f"reported {about} is left out: {complaint}")
+
+    def _add(self, run: Run | None) -> None:
+        if run is not None:
+            self._opened().add(run)
+
+    def _run_of(
+        self,
+        trial: Trial,
+        result: Mapping[str, Any],
+        *,
+        error: bool,
+        place: int | None = None,
+    ) -> Run | None:
+        """The run of a trial, or of the policy at a place of a population."""
+        notes = self._stored.notes(trial.trial_id, place)
         run = run_in(result)
         if run is not None:
             return dataclasses.replace(
@@ -263,7 +302,7 @@ class RecordRuns(Callback):
                 notes={**run.notes, **notes},
             )
         config = trial.config
-        policy = self._policy_of(config)
+        policy = self._policy_of(config, place)
         if policy is None:
             self._tell(
                 POLICY,
@@ -271,21 +310,14 @@ class RecordRuns(Callback):
                 "RecordRuns(policy=function of the config)",
             )
             return None
-        names = {}
-        for name, given in self._names.items():
-            known = given or _name(config.get(name))
-            if known is None:
-                self._tell(
-                    name,
-                    f"trials of an unknown {name} are not recorded: give config[{name!r}], or "
-                    f"RecordRuns({name}=…)",
-                )
-                return None
-            names[name] = known
+        names = self._names_of(config)
+        if names is None:
+            return None
+        name = trial.trial_id if place is None else member_id(trial.trial_id, place)
         return reported_run(
             config,
             policy,
-            self._reports.get(trial.trial_id) or Reports(),
+            self._reports.get(name) or Reports(),
             self._status(trial, result, error),
             dataset=names["dataset"],
             model=names["model"],
@@ -296,8 +328,31 @@ class RecordRuns(Callback):
             notes=notes,
         )
 
-    def _policy_of(self, config: dict[str, Any]) -> LRPolicy | None:
-        found = config.get(POLICY) if self._policy is None else self._policy(config)
+    def _names_of(self, config: Mapping[str, Any]) -> dict[str, str] | None:
+        """What data set and model are recorded as; None when either is unknown."""
+        names = {}
+        for what, given in self._names.items():
+            known = given or recorded_name(config.get(what))
+            if known is None:
+                self._tell(
+                    what,
+                    f"trials of an unknown {what} are not recorded: give config[{what!r}], or "
+                    f"RecordRuns({what}=…)",
+                )
+                return None
+            names[what] = known
+        return names
+
+    def _policies_of(self, trial: Trial) -> Sequence[Any]:
+        """The policies of a trial that is a population; none of any other trial."""
+        found = trial.config.get(POLICIES) if self._policy is None else None
+        return found if isinstance(found, (list, tuple)) else ()
+
+    def _policy_of(self, config: dict[str, Any], place: int | None) -> LRPolicy | None:
+        if place is not None:
+            found = config[POLICIES][place]
+        else:
+            found = config.get(POLICY) if self._policy is None else self._policy(config)
         if found is None or isinstance(found, LRPolicy):
             return found
         return LRPolicy.from_dict(found)
@@ -322,57 +377,10 @@ class RecordRuns(Callback):
         return status
 
     def _already(self, database: Database, run: Run) -> bool:
-        """Whether this trial is stored, or one that ran it before the driver was killed."""
-        trial = str(run.notes.get(TRIAL))
-        if run.notes.get(EXPERIMENT) != self._experiment:
-            return False
-        if self._known is None:
-            stored = database.find(source=self._source, since=self._since)
-            self._known = {}
-            for known in stored:
-                if known.notes.get(EXPERIMENT) == self._experiment:
-                    self._known.setdefault(str(known.notes.get(TRIAL)), []).append(known)
-        if any(_replaces(known, run) for known in self._known.get(trial, ())):
-            return True
-        # A restored searcher suggests anew, under other ids, what Ray had not saved yet.
-        current = {entry.trial_id for entry in self._trials}
-        for earlier, runs in self._known.items():
-            if earlier in current or self._claims.get(earlier, trial) != trial:
-                continue
-            if any(_replaces(known, run) and _alike(known, run) for known in runs):
-                self._claims[earlier] = trial
-                return True
-        told = self._known.setdefault(trial, [])
-        if run.uid not in {known.uid for known in told}:  # asked again while the run waits
-            told.append(dataclasses.replace(run, curve=()))
-        return False
+        return self._stored.already(database, run)
 
 
 _OVER = (Trial.TERMINATED, Trial.ERROR)
-
-
-def _replaces(known: Run, run: Run) -> bool:
-    """Whether a run need not be stored beside one that is: only success is worth more."""
-    if known.uid == run.uid:
-        return False  # it is this one, which is added once however often
-    return known.status != "failed" or run.status == "failed"
-
-
-def _alike(known: Run, run: Run) -> bool:
-    """Whether two runs are of the same suggestion."""
-    return (known.policy, known.seed, known.max_iterations) == (
-        *(run.policy, run.seed, run.max_iterations),
-    ) and known.task == run.task
-
-
-def _name(value: Any) -> str | None:
-    """The name under which a data set or model in a config is recorded."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(own := getattr(value, "name", None), str):
-        return own
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _seed(config: Mapping[str, Any]) -> int | None:

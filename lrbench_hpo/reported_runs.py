@@ -96,6 +96,20 @@ def diverged(result: Mapping[str, Any], metric: str | None = None) -> bool:
     return any(isinstance(v, numbers.Real) and not math.isfinite(v) for v in values)
 
 
+def recorded_name(value: Any) -> str | None:
+    """The name under which a data set or model in a config is recorded.
+
+    >>> recorded_name("digits"), recorded_name(dict), recorded_name(None)
+    ('digits', 'builtins:dict', None)
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(own := getattr(value, "name", None), str):
+        return own
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
 def reported_run(
     config: Mapping[str, Any],
     policy: LRPolicy,

@@ -1,4 +1,4 @@
-"""What of a searcher is saved with an experiment, and how it is put back."""
+"""What of a searcher is saved with an experiment, and how it is put back beside Ray's trials."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import copy
 from pathlib import Path
 from typing import Any, Self
 
-from lrbench_hpo.ask_tell import AskTell
 from lrbench_hpo.database.location import without_password
 from lrbench_hpo.errors import MissingExtraError, StudyError
-from lrbench_hpo.tune_config import take_reports_without_metric
+from lrbench_hpo.member_trials import MemberTrials
+from lrbench_hpo.tune_config import (
+    controller,
+    flat,
+    last_words,
+    ray_trials,
+    take_reports_without_metric,
+)
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray import cloudpickle
@@ -20,7 +26,8 @@ class SavedSearcher(Searcher):
     """A searcher whose state is its attributes, without a connection and without a password."""
 
     _options: dict[str, Any]
-    _trials: AskTell | None = None
+    _trials: MemberTrials | None = None
+    _population: int | None = None
     _restored = False
     _refusal: str | None = None
 
@@ -46,6 +53,25 @@ class SavedSearcher(Searcher):
             # Not raised here: Ray would only log it, and begin anew in the same folder.
             self._refusal = _difference(name, self._trials, self._options["seed"], began, seed)
 
+    def _reconcile(self, trials: MemberTrials, *, restored: bool = False) -> None:
+        """Make the study agree with the trials that Ray really has.
+
+        Some end without a word (time was up, an experiment before this one), and of a driver
+        that was killed, the files of searcher and trials may be from different moments.
+        """
+        theirs = ray_trials(controller())
+        if theirs is None:
+            return
+        for trial_id in trials.live:
+            if trial_id not in theirs:
+                self.on_trial_complete(trial_id)
+            elif theirs[trial_id].is_finished():
+                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
+        for trial_id in theirs.keys() - trials.known if restored else ():
+            trials.expect(trial_id, flat(theirs[trial_id].config, trials.asked.own))
+            if theirs[trial_id].is_finished():
+                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
+
     def __getstate__(self) -> dict[str, Any]:
         options = {**self._options, "database": without_password(self._options["database"])}
         of_this_process = {"_restored", "_refusal"}
@@ -64,13 +90,22 @@ class SavedSearcher(Searcher):
 
 
 def _difference(
-    name: str, there: AskTell, there_seed: int | None, here: AskTell, here_seed: int | None
+    name: str,
+    there: MemberTrials,
+    there_seed: int | None,
+    here: MemberTrials,
+    here_seed: int | None,
 ) -> str | None:
     """Why a restored search is not the one that was asked for; None if it is."""
     try:
-        there.settings.refuse_other(name, here.settings)
+        there.asked.settings.refuse_other(name, here.asked.settings)
     except StudyError as error:
         return str(error)
+    if there.population != here.population:
+        return (
+            f"study {name!r} was created with population={there.population}, not "
+            f"{here.population}: give the same, or another study_name"
+        )
     if here_seed is not None and there_seed != here_seed:
         return (
             f"study {name!r} was created with seed {there_seed}, not {here_seed}: give the same, "

@@ -9,11 +9,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
+from lrbench_hpo import checks
 from lrbench_hpo.ask_tell import AskTell
 from lrbench_hpo.database.location import with_password
 from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
 from lrbench_hpo.lr_range import RangeTest
-from lrbench_hpo.points import POLICY, KnownResult, read_point
+from lrbench_hpo.member_trials import MemberTrials
+from lrbench_hpo.points import KnownResult, read_point
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import ScoreWeights, score_run
 from lrbench_hpo.records import Run
@@ -22,7 +24,7 @@ from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.study import create_study
 from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
 from lrbench_hpo.trial_ends import TrialEnds
-from lrbench_hpo.trial_results import Ended, ended, position
+from lrbench_hpo.trial_results import Ended, ended
 from lrbench_hpo.tune_config import (
     MODES,
     SHARED,
@@ -32,12 +34,11 @@ from lrbench_hpo.tune_config import (
     experiment_spec,
     flat,
     given_to_run,
-    last_words,
     metric_name,
     mode_name,
     own_domains,
-    ray_trials,
     refuse_population_based_training,
+    refuse_repeater,
     refuse_wrong_kinds,
     take_reports_without_metric,
     with_levels,
@@ -62,6 +63,10 @@ class LRBenchSearcher(SavedSearcher):
     ``iteration`` (updates so far), so that it can be told from a finished one. Ray never says of
     trials that ``time_budget_s`` ended them: `settle` ends them in the study too.
 
+    With ``population=8`` each of Ray's trials is eight policies that are trained together on one
+    GPU or one core: the trainable gets ``config["lr_policies"]``, a list of such dicts, and
+    reports ``members``, as `lrbench_hpo.train` does. Each policy is a trial of the study.
+
     Args:
         dataset: name of the data set; ``config["dataset"]`` when None.
         model: name of the model; ``config["model"]`` when None.
@@ -84,6 +89,7 @@ class LRBenchSearcher(SavedSearcher):
         trusted_sources: the sources in the LR database whose runs count; all when None.
         seed: of the default sampler.
         points_to_evaluate: policies, or configs with ``lr_policy``, to try before all others.
+        population: policies in each of Ray's trials; when None, a trial is one policy.
 
     Raises:
         LRBenchError: for bad input; what depends on the config, when the experiment starts.
@@ -113,6 +119,7 @@ class LRBenchSearcher(SavedSearcher):
         trusted_sources: Sequence[str] | None = None,
         seed: int | None = None,
         points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] | None = None,
+        population: int | None = None,
     ) -> None:
         super().__init__(metric_name(metric) or SCORE, mode_name(mode) or "max")
         self._given = {"metric": metric, "mode": mode}
@@ -143,29 +150,29 @@ class LRBenchSearcher(SavedSearcher):
             "seed": seed,
         }
         self._points = list(points_to_evaluate or ())
+        self._population = None if population is None else checks.whole("population", population)
         self._known: list[KnownResult] = []
         self._trials = None
         self._task: dict[str, Any] = {}
         self._at_once: int | None = None
         self._added: dict[str, Any] = {}
-        self._ends = TrialEnds([SCORE], 1, {})
-        self._stored: dict[LRPolicy, Ended] = {}
-        self.recalled: list[int] = []
         take_reports_without_metric()
 
     @property
     def study(self) -> optuna.Study:
         """The Optuna study behind the search, in memory; its trials know Ray's ``trial_id``.
 
+        A policy of a population knows its place there too, as ``member``.
+
         Raises:
             StudyError: before the search has begun, when its task may still come from a config.
         """
-        return self._named().study
+        return self._named().asked.study
 
     @property
     def settings(self) -> StudySettings:
         """What is searched: task, space, budget, reference LR."""
-        return self._named().settings
+        return self._named().asked.settings
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -174,7 +181,16 @@ class LRBenchSearcher(SavedSearcher):
 
     def number(self, trial_id: str) -> int | None:
         """The number that one of Ray's trials has in the study, if it is of this search."""
-        return None if self._trials is None else self._trials.number(trial_id)
+        return next(iter(self.numbers(trial_id)), None)
+
+    def numbers(self, trial_id: str) -> tuple[int, ...]:
+        """The numbers that the policies of one of Ray's trials have in the study, in order."""
+        return () if self._trials is None else self._trials.numbers(trial_id)
+
+    @property
+    def recalled(self) -> list[int]:
+        """The numbers of the trials that a result of `recall` has ended."""
+        return [] if self._trials is None else self._trials.recalled
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -184,7 +200,7 @@ class LRBenchSearcher(SavedSearcher):
         Raises:
             StudyError: for a config that has a policy already, or contradicts the searcher.
         """
-        own = own_domains(config)
+        own = own_domains(config, population=self._population is not None)
         metric, mode = metric_name(metric), mode_name(mode)
         if self._trials is not None:  # restored, or used for an experiment before
             agreed(self._task, config)
@@ -192,9 +208,9 @@ class LRBenchSearcher(SavedSearcher):
         self._agree(metric, mode)
         if self._trials is None:
             self._trials = self._begin(config, own)
-        self._ends.stop = criteria(spec.get("stop"))
+        self._trials.ends.stop = criteria(spec.get("stop"))
         self._give(config)
-        return self._trials.own == own
+        return self._trials.asked.own == own
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Limit the live trials (called by Ray's ``ConcurrencyLimiter``).
@@ -205,7 +221,7 @@ class LRBenchSearcher(SavedSearcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next policy, and values of the config's own domains (called by Ray).
+        """The next policy or policies, and values of own domains (called by Ray).
 
         None when as many trials are live as may be.
         """
@@ -213,25 +229,22 @@ class LRBenchSearcher(SavedSearcher):
         if not trials.known:
             host = controller()
             refuse_population_based_training(host)
-            self._ends.stop = self._ends.stop or criteria(experiment_spec(host).get("stop"))
+            if self._population is not None:
+                refuse_repeater(host)
+            trials.ends.stop = trials.ends.stop or criteria(experiment_spec(host).get("stop"))
         if self._at_once is not None and len(trials.live) >= self._at_once:
             self._reconcile(trials)
             if len(trials.live) >= self._at_once:
                 return None
-        policy, own = trials.ask(trial_id)
-        while not own and policy in self._stored:
-            self.recalled.append(trials.recall(trial_id, self._stored.pop(policy)))
-            policy, own = trials.ask(trial_id)
-        return {**self._added, **with_levels(own), POLICY: policy.to_dict()}
+        asked = trials.ask(trial_id)
+        return {**self._added, **with_levels(asked)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note how far a trial is (called by Ray)."""
         trials = self._ready()
         if not self._knows(trial_id, result):
             return
-        value, iteration = self._ends.reported(trial_id, result), position(result)
-        if value is not None and iteration is not None:
-            trials.report(trial_id, iteration, value)
+        trials.reported(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -239,7 +252,7 @@ class LRBenchSearcher(SavedSearcher):
         """Tell the study how a trial ended (called by Ray)."""
         trials = self._ready()
         self._knows(trial_id, result or {})
-        trials.tell(trial_id, self._ends.end(trial_id, result, error=error))
+        trials.end(trial_id, result, error=error)
 
     def add_evaluated_point(
         self,
@@ -267,7 +280,7 @@ class LRBenchSearcher(SavedSearcher):
         if self._trials is None:
             self._known.append(known)
         else:
-            self._add(self._trials, known)
+            self._add(self._trials.asked, known)
 
     def recall(self, runs: Mapping[LRPolicy, Run]) -> None:
         """Know the results of policies beforehand: when one is due, no trial of Ray's trains it.
@@ -276,17 +289,17 @@ class LRBenchSearcher(SavedSearcher):
             runs: complete runs that the trainable would repeat number by number. The numbers of
                 the trials that they ended are in ``recalled``.
         """
-        weights = self.settings.weights
+        weights, stored = self.settings.weights, self._named().stored
         for policy, run in runs.items():
             budget, score = run.max_iterations, score_run(run, weights)
-            self._stored[policy] = Ended(run.status, run.metrics, budget, budget, score, run)
+            stored[policy] = Ended(run.status, run.metrics, budget, budget, score, run)
 
     def settle(self) -> None:
         """End the trials that Ray never reported the end of, as when ``time_budget_s`` was up."""
         for trial_id in self._trials.live if self._trials is not None else ():
             self.on_trial_complete(trial_id)
 
-    def _ready(self) -> AskTell:
+    def _ready(self) -> MemberTrials:
         if self._trials is None:
             # Ray tells nothing of an experiment with an empty config.
             metric, mode = given_to_run()
@@ -299,32 +312,11 @@ class LRBenchSearcher(SavedSearcher):
             self._reconcile(self._trials, restored=True)
         return self._trials
 
-    def _reconcile(self, trials: AskTell, *, restored: bool = False) -> None:
-        """Make the study agree with the trials that Ray really has.
-
-        Some end without a word (time was up, an experiment before this one), and of a driver
-        that was killed, the files of searcher and trials may be from different moments.
-        """
-        theirs = ray_trials(controller())
-        if theirs is None:
-            return
-        for trial_id in trials.live:
-            if trial_id not in theirs:
-                self.on_trial_complete(trial_id)
-            elif theirs[trial_id].is_finished():
-                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
-        for trial_id in theirs.keys() - trials.known if restored else ():
-            settings, config = trials.settings, flat(theirs[trial_id].config, trials.own)
-            point = read_point(trial_id, config, settings.space, settings.scale, trials.own)
-            trials.expect(trial_id, point)
-            if theirs[trial_id].is_finished():
-                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
-
     def _agree(self, metric: str | None, mode: str | None) -> None:
         self._metric = self._agreed("metric", metric) or SCORE
         self._mode = self._agreed("mode", mode) or "max"
 
-    def _named(self) -> AskTell:
+    def _named(self) -> MemberTrials:
         if self._trials is None and not (self._shared["dataset"] and self._shared["model"]):
             raise StudyError(
                 "searcher: the search has not begun, and its data set and model may come from "
@@ -332,7 +324,9 @@ class LRBenchSearcher(SavedSearcher):
             )
         return self._ready()
 
-    def _begin(self, config: Mapping[str, Any], own: Mapping[str, BaseDistribution]) -> AskTell:
+    def _begin(
+        self, config: Mapping[str, Any], own: Mapping[str, BaseDistribution]
+    ) -> MemberTrials:
         """Make the study: all that can fail does so here, before the first trial."""
         shared = agreed(self._shared, config)
         named = all(isinstance(shared[name], str) for name in ("dataset", "model"))
@@ -351,22 +345,25 @@ class LRBenchSearcher(SavedSearcher):
             crowded = optuna.samplers.TPESampler(
                 seed=options["seed"], constant_liar=False, multivariate=False
             )
-        trials = AskTell(study, own, crowded=crowded, sign=MODES[self._mode])
-        space, scale = trials.settings.space, trials.settings.scale
+        asked = AskTell(study, own, crowded=crowded, sign=MODES[self._mode])
+        space, scale = asked.settings.space, asked.settings.scale
         for place, point in enumerate(points):  # their own values too are within their ranges
             read_point(f"points_to_evaluate[{place}]", point, space, scale, own)
         for known in self._known:
-            self._add(trials, known)
+            self._add(asked, known)
         self._task = {**shared, "max_iterations": scale.max_iterations}
-        self._ends = TrialEnds(self._wanted, scale.max_iterations, {})
         self._give(config)
-        return trials
+        ends = TrialEnds(self._wanted, scale.max_iterations, {})
+        return MemberTrials(asked, ends, self._population)
 
     def _give(self, config: Mapping[str, Any]) -> None:
         """Have every trial know of the task what the config does not say."""
         known = {name: value for name, value in self._task.items() if value is not None}
         self._added = {name: known[name] for name in known if config.get(name) is None}
         self._added["max_iterations"] = known["max_iterations"]
+        if self._population is not None and self._options["objective"] != SCORE:
+            # Who falls behind in the score may still be the fastest, or on the front otherwise.
+            self._added |= {} if "early_stopping" in config else {"early_stopping": False}
 
     def _knows(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial is of this search; Ray restarts failed ones under another id."""
@@ -374,7 +371,7 @@ class LRBenchSearcher(SavedSearcher):
         if trial_id in trials.known:
             return True
         config = {name[7:]: result[name] for name in result if name.startswith("config/")}
-        return f"{POLICY}/function" in config and trials.adopt(trial_id, config)
+        return trials.adopt(trial_id, config)
 
     def _add(self, trials: AskTell, known: KnownResult) -> None:
         where, settings = "add_evaluated_point", trials.settings

@@ -1,4 +1,4 @@
-"""The ready trainable: one Ray trial is one training run of a policy."""
+"""The ready trainable: one Ray trial is one training run of a policy, or a population of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrbench_hpo.errors import MissingExtraError, TrainingError
+from lrbench_hpo.member_reports import POLICIES
 from lrbench_hpo.node_data import shared_data
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.population_trial import PopulationTrial, weights_in
 from lrbench_hpo.recall import repeatable
 from lrbench_hpo.tasks import recipe_for, task_for
 from lrbench_hpo.trial_config import TrialConfig
@@ -45,6 +47,10 @@ class Train(tune.Trainable):
     metric, ``iteration`` and the cost so far. Checkpoints hold all that a run is made of, so a
     trial that was paused, moved or killed goes on with the numbers it would have had. The score
     is that of `Objective` with the same policy, seed and threads.
+
+    With ``lr_policies``, a list, in place of ``lr_policy`` the trial is a population: its
+    policies are trained together, and each report holds the best one's metrics, and under
+    ``members`` the reports of the policies that moved.
     """
 
     @classmethod
@@ -67,6 +73,7 @@ class Train(tune.Trainable):
         """Load the data, build the trainer and begin the run."""
         self._trainer: Trainer | None = None
         self._trained: TrialConfig | None = None
+        self._executor: str | None = None
         self._begin(TrialConfig.of(config))
 
     def step(self) -> dict[str, Any]:
@@ -74,9 +81,13 @@ class Train(tune.Trainable):
         session = self._session
         if not session.finished:  # a trial restored from its last checkpoint only reports again
             session.step()
-        result = report(session.run(), self._config.score_weights, finished=session.finished)
         waited = time.monotonic() - self._saved
         due = session.finished or waited >= self._config.checkpoint_seconds
+        if isinstance(session, PopulationTrial):
+            result, due = session.report(), due or session.has_new_best
+        else:
+            run, weights = session.run(), self._config.score_weights
+            result = report(run, weights, finished=session.finished)
         return {**result, DONE: session.finished, SHOULD_CHECKPOINT: due}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -113,16 +124,31 @@ class Train(tune.Trainable):
             vars(self).pop("_session", None)
             self._trainer = _trainer_for(config)
             self._trained = config
+            self._executor = None
         self._config = config
-        self._session: TrainingSession = self._trainer.session(
-            config.lr_policy, self._trainer.recipe.max_iterations
-        )
+        self._session: TrainingSession | PopulationTrial = self._begun(self._trainer, config)
         self._saved = time.monotonic()
         # Ray sends the config along with every report: a data set in it would go each time.
         shown = {"dataset": self._trainer.data.name, "model": self._trainer.task.model}
         self.config |= {
             name: value for name, value in shown.items() if not isinstance(self.config[name], str)
         }
+
+    def _begun(self, trainer: Trainer, config: TrialConfig) -> TrainingSession | PopulationTrial:
+        budget = trainer.recipe.max_iterations
+        if config.lr_policy is not None:
+            return trainer.session(config.lr_policy, budget)
+        executor = config.executor
+        if executor == "auto" and self._executor is not None:
+            executor = self._executor  # found out by the trial before, on the same trainer
+        trial = PopulationTrial(
+            *(trainer, config.lr_policies, budget),
+            weights=config.score_weights,
+            executor=executor,
+            early_stopping=config.early_stopping,
+        )
+        self._executor = trial.executor
+        return trial
 
     def _use_own_cpus(self) -> None:
         """As many threads as the trial has CPUs, so that trials do not fight for them."""
@@ -152,16 +178,22 @@ def _use_cpus(cpus: int) -> None:
     torch.set_num_threads(max(1, cpus))
 
 
-def best_weights(checkpoint_dir: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+def best_weights(
+    checkpoint_dir: str | os.PathLike[str], member: int | None = None
+) -> Mapping[str, Tensor]:
     """The network's weights at its best evaluation, from a checkpoint of `Train`.
 
     Args:
         checkpoint_dir: folder of the checkpoint, as ``Checkpoint.as_directory()`` gives it.
+        member: of a population, the place of the policy; that of the best score when None.
 
     Raises:
-        TrainingError: for a folder without a checkpoint of `Train`.
+        TrainingError: for a folder without a checkpoint of `Train`, or a policy of a population
+            that has not ended complete.
     """
     state = _read(checkpoint_dir)
+    if "policies" in state:
+        return weights_in(state, member)
     weights: Mapping[str, Tensor] = state["progress"]["state"]
     return weights
 
@@ -176,7 +208,7 @@ def check_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         LRBenchError: for names, data or a recipe that cannot work.
     """
-    checked = TrialConfig.of({**config, "lr_policy": _ANY_POLICY})
+    checked = _with_any_policy(config)
     _use_own_share()
     trainer = _trainer_for(checked)
     from lrbench_hpo.training import SOURCES
@@ -196,7 +228,7 @@ def range_test_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         LRBenchError: for a config that cannot work.
     """
-    checked = TrialConfig.of({**config, "lr_policy": _ANY_POLICY})
+    checked = _with_any_policy(config)
     _use_own_share()
     trainer = _trainer_for(checked)
     from lrbench_hpo.training.range_test import planned, smith
@@ -206,16 +238,23 @@ def range_test_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     return smith(trainer, budget, plan, seed=checked.seed).to_dict()
 
 
-def measure_on_worker(config: Mapping[str, Any], checkpoint: tune.Checkpoint) -> dict[str, Any]:
+def measure_on_worker(
+    config: Mapping[str, Any], checkpoint: tune.Checkpoint, member: int | None = None
+) -> dict[str, Any]:
     """All metrics on the test split, of the best weights in a trial's checkpoint.
+
+    Args:
+        config: of the trial, whatever its policies.
+        checkpoint: its checkpoint.
+        member: as in `best_weights`.
 
     Raises:
         LRBenchError: for a checkpoint that is damaged or of another model.
     """
     _use_own_share()
-    trainer = _trainer_for(TrialConfig.of(config))
+    trainer = _trainer_for(_with_any_policy(config))
     with checkpoint.as_directory() as folder:
-        return dict(trainer.test(best_weights(folder)))
+        return dict(trainer.test(best_weights(folder, member)))
 
 
 def train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,11 +263,18 @@ def train_on_worker(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         LRBenchError: for a config that cannot work.
     """
-    checked = TrialConfig.of(config)
+    policy = LRPolicy.from_dict(config["lr_policy"])
+    checked = _with_any_policy(config)
     _use_own_share()
     trainer = _trainer_for(checked)
-    trained = trainer.train(checked.lr_policy, trainer.recipe.max_iterations)
+    trained = trainer.train(policy, trainer.recipe.max_iterations)
     return dict(trainer.test(trained.state))
+
+
+def _with_any_policy(config: Mapping[str, Any]) -> TrialConfig:
+    """A config with or without policies, where they do not matter."""
+    others = {name: value for name, value in config.items() if name != "lr_policy"}
+    return TrialConfig.of({**others, POLICIES: [_ANY_POLICY]})
 
 
 def _use_own_share() -> None:

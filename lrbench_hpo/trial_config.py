@@ -11,6 +11,7 @@ from typing import Any
 
 from lrbench_hpo import checks
 from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo.member_reports import POLICIES
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ranking import ScoreWeights
 from lrbench_hpo.records import Task, canonical_name
@@ -20,6 +21,8 @@ CHECKPOINT_SECONDS = 60.0
 TRIAL_INDEX = "__trial_index__"  # of Ray's Repeater: which of a policy's trials this is
 _OF_RAY = (TRIAL_INDEX, "log_sys_usage")
 _EXAMPLE = "config={'dataset': 'digits', 'model': 'lenet'}"
+EXECUTORS = ("auto", "stream", "stacked")
+OF_POPULATION = ("executor", "early_stopping")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,8 @@ class TrialConfig:
     Attributes:
         dataset: a name, a path, or anything else that `load_data` takes.
         model: a name, ``torchvision:NAME``, ``package.module:factory``, or a callable.
-        lr_policy: the LR policy.
+        lr_policy: the LR policy of a trial that has one.
+        lr_policies: the LR policies of a trial that is a population; empty for one policy.
         max_iterations: the budget, in iterations; the recipe's own when None.
         batch_size: images in an iteration; the recipe's own when None.
         optimizer: one of ``sgd``, ``nesterov``, ``adam``, ``adamw``; the recipe's own when None.
@@ -45,11 +49,14 @@ class TrialConfig:
         checkpoint_seconds: least seconds from one checkpoint to the next, but for the last.
         resources: CPUs and GPUs of the trial: ``{"cpu": 2, "gpu": 0.5}``.
         task: fields of `Task` to record beside what the trainer knows itself.
+        executor: how a population is trained: ``stream``, ``stacked``, or ``auto`` for the faster.
+        early_stopping: whether a population lets go of policies that fall behind.
     """
 
     dataset: Any
     model: Any
-    lr_policy: LRPolicy
+    lr_policy: LRPolicy | None = None
+    lr_policies: tuple[LRPolicy, ...] = ()
     max_iterations: int | None = None
     batch_size: int | None = None
     optimizer: str | None = None
@@ -65,6 +72,8 @@ class TrialConfig:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     resources: Mapping[str, float] | None = None
     task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    executor: str = "auto"
+    early_stopping: bool = True
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TrialConfig:
@@ -85,11 +94,7 @@ class TrialConfig:
         for key in ("dataset", "model"):
             if key not in given:
                 raise RecordError(f"config has no {key!r}: give one, as in {_EXAMPLE}")
-        if "lr_policy" not in given:
-            raise RecordError(
-                "config has no 'lr_policy': give search_alg=lrbench_hpo.LRBenchSearcher(), which "
-                "suggests one for each trial, or config['lr_policy'] = policy.to_dict()"
-            )
+        _refuse_contradictions(given)
         values = {key: _RULES[key](f"config.{key}", given[key]) for key in known if key in given}
         index = given.get(TRIAL_INDEX, 0)
         values["seed"] = values.get("seed", 0) + checks.whole(TRIAL_INDEX, index, least=0)
@@ -100,6 +105,25 @@ class TrialConfig:
         """What the config says of the recipe, for `recipe_for`."""
         names = ("max_iterations", "batch_size", "optimizer", "momentum", "weight_decay")
         return {name: getattr(self, name) for name in names}
+
+
+def _refuse_contradictions(given: Mapping[str, Any]) -> None:
+    """A trial is one policy, or a population of them."""
+    if POLICIES in given:
+        if "lr_policy" in given:
+            raise RecordError(f"config has both 'lr_policy' and {POLICIES!r}: give one of them")
+        return
+    if "lr_policy" not in given:
+        raise RecordError(
+            "config has no 'lr_policy': give search_alg=lrbench_hpo.LRBenchSearcher(), which "
+            "suggests one for each trial, or config['lr_policy'] = policy.to_dict()"
+        )
+    for key in OF_POPULATION:
+        if key in given:
+            checks.refuse(
+                *(f"config.{key}", given[key]),
+                f"only a population has it: give {POLICIES}, or LRBenchSearcher(population=8)",
+            )
 
 
 def _unknown(key: object, known: list[str]) -> UnknownNameError:
@@ -127,6 +151,18 @@ def _policy(where: str, value: Any) -> LRPolicy:
     if isinstance(value, LRPolicy):
         return value
     return LRPolicy.from_dict(checks.mapping(where, value))
+
+
+def _policies(where: str, value: Any) -> tuple[LRPolicy, ...]:
+    if not isinstance(value, (list, tuple)) or not value:
+        checks.refuse(where, value, "expected a list of at least one policy")
+    return tuple(_policy(f"{where}[{place}]", entry) for place, entry in enumerate(value))
+
+
+def _executor(where: str, value: Any) -> str:
+    if value not in EXECUTORS:
+        raise UnknownNameError.among("executor", value, EXECUTORS)
+    return str(value)
 
 
 def _optimizer(where: str, value: Any) -> str:
@@ -173,6 +209,7 @@ _RULES: Mapping[str, Any] = {
     "dataset": _dataset,
     "model": _model,
     "lr_policy": _policy,
+    POLICIES: _policies,
     "max_iterations": checks.whole,
     "batch_size": checks.whole,
     "optimizer": _optimizer,
@@ -188,4 +225,6 @@ _RULES: Mapping[str, Any] = {
     "checkpoint_seconds": checks.finite,
     "resources": _resources,
     "task": _task,
+    "executor": _executor,
+    "early_stopping": _flag,
 }

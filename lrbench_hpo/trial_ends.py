@@ -33,6 +33,10 @@ class TrialEnds:
         self._seen[trial_id] = {key: result[key] for key in result if not key.startswith("config/")}
         return finite(result.get(self._metric))
 
+    def seen(self, trial_id: str) -> Mapping[str, Any]:
+        """The last report of a trial that is not over; empty when there is none."""
+        return self._seen.get(trial_id, {})
+
     def end(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> Ended:
         """How a trial ended.
 

@@ -17,6 +17,7 @@ from lrbench_hpo.records import STATUSES, Run
 
 RUN = "lrbench_run"
 RUNNING = "running"
+_RUNGS = 10
 METRICS = (
     *("top1", "top5", "ac", "cd", "cdac", "classes_left_out", "final_top1"),
     *("train_loss", "eval_loss", "loss_difference", "iterations_to_best"),
@@ -33,8 +34,9 @@ def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]
 
     Returns:
         ``score``, every metric, ``iteration`` and ``lr`` of the last evaluation,
-        ``max_iterations``, ``progress`` in [0, 1], ``status`` (``running`` until it ended), the
-        cost so far, and the whole run as JSON text under ``lrbench_run``.
+        ``max_iterations``, ``progress`` in [0, 1], ``rung`` (whole tenths of the budget, for
+        schedulers), ``status`` (``running`` until it ended), the cost so far, and the whole run as
+        JSON text under ``lrbench_run``.
     """
     last = run.curve[-1]
     return {
@@ -42,12 +44,22 @@ def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]
         "iteration": last.iteration,
         "max_iterations": run.max_iterations,
         "progress": last.iteration / run.max_iterations,
+        "rung": rung_at(last.iteration, run.max_iterations),
         "lr": last.lr,
         "status": run.status if finished else RUNNING,
         **{name: run.metrics.get(name) for name in METRICS},
         **run.cost,
         RUN: json.dumps(run.to_dict()),
     }
+
+
+def rung_at(iteration: int, max_iterations: int) -> int:
+    """Whole tenths of the budget behind a trial that was just evaluated, at an LR minimum.
+
+    >>> rung_at(0, 90), rung_at(45, 90), rung_at(90, 90)
+    (0, 5, 10)
+    """
+    return _RUNGS * iteration // max_iterations
 
 
 def run_in(result: Mapping[str, Any]) -> Run | None:

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 
 from lrbench_hpo import checks
 from lrbench_hpo.errors import MissingExtraError, StudyError
+from lrbench_hpo.member_reports import POLICIES
 from lrbench_hpo.points import POLICY
 from lrbench_hpo.ranking import ScoreWeights
 from lrbench_hpo.records import canonical_name
@@ -98,15 +99,21 @@ def agreed(mine: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]
     return shared
 
 
-def own_domains(config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+def own_domains(
+    config: Mapping[str, Any], *, population: bool = False
+) -> dict[str, BaseDistribution]:
     """The domains in a config, as Ray turns them into Optuna's; names with ``/`` between levels.
+
+    Args:
+        config: the experiment's.
+        population: whether each trial is a population, whose policies share everything else.
 
     Raises:
         StudyError: for a config that has a policy, or a domain that cannot be searched.
     """
-    if POLICY in config:
+    for name in {POLICY, POLICIES} & config.keys():
         raise StudyError(
-            f"config has {POLICY!r} already, which LRBenchSearcher chooses: take it out, or give "
+            f"config has {name!r} already, which LRBenchSearcher chooses: take it out, or give "
             "it as points_to_evaluate"
         )
     try:
@@ -121,15 +128,20 @@ def own_domains(config: Mapping[str, Any]) -> dict[str, BaseDistribution]:
             raise StudyError(
                 f"config[{name!r}]: the task of a search is one: give a value, not a domain"
             )
+        if population:
+            raise StudyError(
+                f"config[{name!r}] is a domain, and the policies of a population are trained with "
+                "one value: give a value, or search without population"
+            )
     return own
 
 
 def flat(point: Any, own: Mapping[str, BaseDistribution]) -> Any:
     """A point with only its policy and the values that are searched, names as the study's."""
-    if not isinstance(point, Mapping) or not {POLICY, FUNCTION} & point.keys():
+    if not isinstance(point, Mapping) or not {POLICY, POLICIES, FUNCTION} & point.keys():
         return point
     by_path = {**flatten_dict(dict(point)), **point}
-    mine = (POLICY, FUNCTION, *own)
+    mine = (POLICY, POLICIES, FUNCTION, *own)
     function = f"{point.get(FUNCTION)}."
     return {name: by_path[name] for name in by_path if name in mine or name.startswith(function)}
 
@@ -174,12 +186,34 @@ def ray_trials(host: Any) -> dict[str, Any] | None:
     """
     if host is None:
         return None
+    if _repeated(host):
+        return None  # a searcher is told of a group of trials when the last of them has ended
+    return {trial.trial_id: trial for trial in host.get_trials()}
+
+
+def refuse_repeater(host: Any) -> None:
+    """Say what to do instead of repeating trials that are populations.
+
+    Args:
+        host: Ray's controller.
+
+    Raises:
+        StudyError: if several trials are one to the searcher, which is told their mean only.
+    """
+    if _repeated(host):
+        raise StudyError(
+            "Repeater tells the mean of several trials, and not how each policy of a population "
+            "did: search without population, or without Repeater"
+        )
+
+
+def _repeated(host: Any) -> bool:
     searcher = getattr(getattr(host, "_search_alg", None), "searcher", None)
     while searcher is not None:
         if isinstance(searcher, Repeater):
-            return None  # it tells of a group of trials when the last of them has ended
+            return True
         searcher = getattr(searcher, "searcher", None)
-    return {trial.trial_id: trial for trial in host.get_trials()}
+    return False
 
 
 def last_words(trial: Any) -> tuple[dict[str, Any] | None, bool]:

@@ -94,3 +94,34 @@ def test_a_config_that_cannot_work_is_one_line(change, error, words):
         TrialConfig.of({**LEAST, **change})
     assert isinstance(caught.value, LRBenchError)
     assert "\n" not in str(caught.value)
+
+
+def test_a_population_is_a_list_of_policies():
+    several = {**LEAST, "lr_policies": [POLICY.to_dict(), POLICY]}
+    del several["lr_policy"]
+    config = TrialConfig.of({**several, "executor": "stream", "early_stopping": False})
+    assert (config.lr_policy, config.lr_policies) == (None, (POLICY, POLICY))
+    assert (config.executor, config.early_stopping) == ("stream", False)
+    assert (TrialConfig.of(several).executor, TrialConfig.of(several).early_stopping) == (
+        *("auto", True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lr_policies": [POLICY]}, "config has both 'lr_policy' and 'lr_policies'"),
+        ({"lr_policy": None, "lr_policies": []}, "expected a list of at least one policy"),
+        ({"lr_policy": None, "lr_policies": POLICY}, "expected a list of at least one policy"),
+        ({"lr_policy": None, "lr_policies": [POLICY, 7]}, "config.lr_policies[1]=7"),
+        ({"lr_policy": None, "lr_policies": [POLICY], "executor": "best"}, "executor 'best'"),
+        ({"lr_policy": None, "lr_policies": [POLICY], "early_stopping": 1}, "True or False"),
+        ({"executor": "stream"}, "only a population has it"),
+        ({"early_stopping": True}, "only a population has it"),
+    ],
+)
+def test_a_population_that_cannot_be_is_one_line(change, says):
+    with pytest.raises(LRBenchError) as caught:
+        TrialConfig.of({**LEAST, **change})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import TrialState
 from ray.tune import Callback
+
+from lrbench_hpo.member_reports import members_in
 
 if TYPE_CHECKING:
     from lrbench_hpo.cli.progress import StudyProgress
@@ -22,7 +26,7 @@ class RayProgress(Callback):
     def __init__(self, progress: StudyProgress, searcher: LRBenchSearcher) -> None:
         self._progress = progress
         self._searcher = searcher
-        self._shown: set[str] = set()
+        self._shown: set[int] = set()
         self._recalled = 0
         self.trials = 0  # of the experiment; a resumed one keeps the number it began with
 
@@ -46,31 +50,48 @@ class RayProgress(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Move the bar."""
-        number = self._searcher.number(trial.trial_id)
-        if number is not None:
-            self._progress.at(number, int(result.get("iteration", 0)))
+        """Move the bar, and print the lines of a population's policies that are over."""
+        numbers = self._searcher.numbers(trial.trial_id)
+        reached = {
+            numbers[place]: report.get("iteration", 0)
+            for place, report in members_in(result).items()
+            if place < len(numbers)
+        }
+        if not reached and len(numbers) == 1:
+            reached = {numbers[0]: result.get("iteration", 0)}
+        for number, iteration in reached.items():
+            if number not in self._shown:
+                self._progress.at(number, int(iteration))
+        if len(numbers) > 1:
+            self._show(numbers)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print the trial's line."""
-        number = self._searcher.number(trial.trial_id)
-        if number is None or trial.trial_id in self._shown:
-            return
-        self._shown.add(trial.trial_id)
-        self._progress.show(self._searcher.study.get_trials(deepcopy=False)[number])
+        """Print the trial's line, or its policies'."""
+        self._show(self._searcher.numbers(trial.trial_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a lost trial goes on."""
-        number = self._searcher.number(trial.trial_id)
-        self._progress.say(
-            f"trial {number}: stopped ({reason_of(trial)}); it goes on from its last checkpoint"
-        )
+        numbers = self._searcher.numbers(trial.trial_id)
+        which, on = f"trial {numbers[0] if numbers else None}", "it goes on from its"
+        if len(numbers) > 1:
+            which, on = f"trials {', '.join(map(str, numbers))}", "they go on from their"
+        self._progress.say(f"{which}: stopped ({reason_of(trial)}); {on} last checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Print why a trial failed."""
-        number = self._searcher.number(trial.trial_id)
-        if number is not None:
-            self._progress.failed(number, reason_of(trial))
+        told = self._searcher.study.get_trials(deepcopy=False)
+        for number in self._searcher.numbers(trial.trial_id):
+            if told[number].state == TrialState.FAIL:
+                self._progress.failed(number, reason_of(trial))
+            else:
+                self._show([number])
+
+    def _show(self, numbers: Sequence[int]) -> None:
+        told = self._searcher.study.get_trials(deepcopy=False)
+        for number in numbers:
+            if told[number].state.is_finished() and number not in self._shown:
+                self._shown.add(number)
+                self._progress.show(told[number])
 
 
 def reason_of(trial: Any) -> str:

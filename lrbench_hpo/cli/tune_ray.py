@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -88,6 +90,11 @@ class Search:
         self.share: Share = ray_search.share_of(
             options.cpus, options.gpus, options.concurrent, trials=job.trials
         )
+        self.population = _population(job, self.share)
+        # Of Ray's; the policies of the last population may be more than were asked for.
+        self.trials = math.ceil(job.trials / (self.population or 1))
+        concurrent = min(self.share.concurrent, self.trials)
+        self.share = dataclasses.replace(self.share, concurrent=concurrent)
         given = {**job.training, **{name: job.settings[name] for name in _OF_TRAINING}}
         self.config: dict[str, Any] = {
             "dataset": path_of(job.dataset),
@@ -95,6 +102,8 @@ class Search:
             **{name: value for name, value in given.items() if value is not None},
             **_data_folder(job.training["data"]),
         }
+        together = {"executor": job.executor, "early_stopping": job.early_stopping}
+        self.config |= together if self.population else {}
         tell = partial(study_output.say, console)
         checked = ray_search.check(self.config, self.share, tell)
         self.record = RecordRuns(job.database)
@@ -109,11 +118,12 @@ class Search:
             database=job.database,
             task=known,
             seed=job.training["seed"],
+            population=self.population,
             **settings,
         )
         budget = self.searcher.settings.scale.max_iterations
         self.config["max_iterations"] = budget
-        self.scheduler = ray_search.scheduler_for(options.scheduler, budget)
+        self.scheduler = ray_search.scheduler_for(self.scheduler_name, budget)
         seed = job.training["seed"]
         stored = ray_search.stored_trainings(job.database, checked, budget, seed)
         self.searcher.recall(stored)
@@ -137,10 +147,10 @@ class Search:
         each = f"{share.cpus:g} CPU{'s' if share.cpus != 1 else ''}"
         if share.gpus:
             each += f" and {share.gpus:g} GPU{'s' if share.gpus != 1 else ''}"
-        return (
-            f"on {where}: {share.concurrent} trials at once, {each} each, scheduler "
-            f"{self.scheduler_name}"
-        )
+        what = f"{share.concurrent} trials at once"
+        if self.population:
+            what = f"{self.trials} populations of {self.population}, {share.concurrent} at once"
+        return f"on {where}: {what}, {each} each, scheduler {self.scheduler_name}"
 
     def run(self, console: Console, storage: str | None) -> bool:
         """Run the trials; whether all of them came to an end."""
@@ -149,19 +159,20 @@ class Search:
         from lrbench_hpo.cli.ray_progress import RayProgress
 
         budget = self.config["max_iterations"]
-        with StudyProgress(console, self.job.trials, budget) as progress:
+        policies = self.trials * (self.population or 1)
+        with StudyProgress(console, policies, budget) as progress:
             shown = RayProgress(progress, self.searcher)
             self._ended = ray_search.run(
                 self.searcher,
                 self.config,
                 share=self.share,
-                trials=self.job.trials,
+                trials=self.trials,
                 scheduler=self.scheduler,
                 storage=storage,
                 name=self.job.study_name,
                 callbacks=[self.record, shown],
             )
-        if shown.trials != self.job.trials:
+        if shown.trials != self.trials:
             study_output.say(
                 console,
                 f"{self.job.study_name!r} was begun with {shown.trials} trials, which stays so: "
@@ -187,6 +198,16 @@ class Search:
         if ray_search.checkpoint_of_winner(study, self._ended) is None:
             study_output.say(console, study_output.TRAINED_AGAIN)
         ray_search.test(study, self._ended, self.config, self.share)
+
+
+def _population(job: Job, share: Share) -> int | None:
+    """Policies in a trial of Ray; where 0 are asked for, as many as pay.
+
+    A GPU has room for more. On a CPU they take turns: stopping needs others to compare with.
+    """
+    if job.population is None:
+        return None
+    return min(job.population or (8 if share.gpus else 4), job.trials)
 
 
 def _known_of_data(task: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from lrbench_hpo import LRPolicy, ScoreWeights, connect
 from lrbench_hpo.errors import DatabaseError, LRBenchError, StudyError
-from lrbench_hpo.record_runs import EXPERIMENT, TRIAL, RecordRuns
+from lrbench_hpo.record_runs import RecordRuns
 from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.stored_trials import EXPERIMENT, TRIAL
 from lrbench_hpo.trial_results import report
 
 # Workers cannot import this file: what is defined here travels whole.

@@ -15,6 +15,7 @@ from torch import nn
 
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.errors import DataError, RecordError, TrainingError, UnknownNameError
+from lrbench_hpo.member_reports import members_in
 from lrbench_hpo.ranking import ScoreWeights, score_run
 from lrbench_hpo.tasks import recipe_for
 from lrbench_hpo.trainable import Train, best_weights, check_on_worker, measure_on_worker, train
@@ -197,6 +198,33 @@ def test_another_trial_in_the_same_process_uses_the_same_trainer(here):
     assert trainable.reset({**CONFIG, "seed": 1})
     assert trainable._trainer is not trainer
     assert run_in(finished(trainable)).curve == trained(seed=1).run.curve
+
+
+def test_a_population_is_a_trial_like_any_other(here):
+    policies = [POLICY, LRPolicy("FIX", k0=0.1)]
+    config = {"lr_policy": None, "lr_policies": [p.to_dict() for p in policies]}
+    config |= {"executor": "stream", "early_stopping": False}
+    trainable = here(**config)
+    first = trainable.train()
+    saved = trainable.save()
+    again = here(**config)
+    again.restore(saved)
+    for each in (trainable, again):
+        last = finished(each)
+        assert (last["status"], last["iteration"], last["rung"]) == ("complete", BUDGET, 10)
+        assert last["should_checkpoint"]
+        runs = {place: run_in(report) for place, report in members_in(last).items()}
+        assert {place: run.curve for place, run in runs.items()} == {
+            place: trained(policy).run.curve for place, policy in enumerate(policies)
+        }
+        assert first["score"] <= last["score"] == max(score_run(run) for run in runs.values())
+    weights = best_weights(again.save().checkpoint.path, member=0)
+    expected = trained(POLICY).state
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    trainer = again._trainer
+    assert again.reset({**CONFIG, "checkpoint_seconds": 5})  # one policy, after a population
+    assert again._trainer is trainer
+    assert run_in(finished(again)).curve == trained().run.curve
 
 
 def test_a_damaged_checkpoint_is_one_line(here, tmp_path):

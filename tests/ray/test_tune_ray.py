@@ -89,6 +89,20 @@ def test_a_search_ends_with_the_same_table_and_the_next_repeats_no_training(home
     assert len(set(trainings)) == len(trainings)
 
 
+def test_populations_are_rows_of_the_same_table(home):
+    command = (*SMALL, "-T", 40, "--trials", 5, "--population", 3, "--executor", "stream")
+    code, out = run(home, *command, "--json", "out.json")
+    assert code == 0, out
+    assert "2 populations of 3, " in out
+    assert "measured once: Top-1" in out
+    stored = local_runs(home)
+    assert len(stored) == len({entry.policy for entry in stored}) == 6
+    assert {entry.notes["ray_member"] for entry in stored} == {0, 1, 2}
+    results = json.loads((home / "out.json").read_text())
+    assert len(results["trials"]) == 6
+    assert all(f"trial {trial['number']}: score" in out for trial in results["trials"])
+
+
 def test_what_a_scheduler_cuts_is_told_and_stored_as_pruned(home):
     code, out = run(home, *SMALL, "-T", 200, "--trials", 8, "--scheduler", "asha", "--seed", 1)
     assert code == 0, out
