@@ -43,12 +43,15 @@ class Watch:
     best: float = 0.0
     iterations: int = 0
     trials: int = 0
+    path: list[tuple[float, float]] = field(default_factory=list)  # seconds, best Top-1 since then
 
     def saw(self, top1: float | None, at: float | None = None) -> bool:
         """Note a Top-1, seen now or at a time; whether the search is over."""
         seconds = (at or time.time()) - self.started
         if self.hit is None and seconds <= self.job.cap:
-            self.best = max(self.best, top1 or 0.0)
+            if (top1 or 0.0) > self.best:
+                self.best = top1 or 0.0
+                self.path.append((round(seconds, 3), self.best))
             if self.best >= self.job.target:
                 self.hit = seconds
         return self.over
@@ -62,4 +65,5 @@ class Watch:
         seconds = None if self.hit is None else round(self.hit, 3)
         lasted = seconds or round(min(time.time() - self.started, self.job.cap), 3)
         counts = {"trials": self.trials, "iterations": self.iterations}
-        return {"seconds": seconds, "lasted": lasted, "best": self.best, **counts}
+        found = {"best": self.best, "path": self.path}
+        return {"seconds": seconds, "lasted": lasted, **found, **counts}

@@ -13,7 +13,7 @@ from lrbench_hpo import outcomes
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import score_run
+from lrbench_hpo.ranking import score, score_run
 from lrbench_hpo.recall import repeatable, same_training
 from lrbench_hpo.records import Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings
@@ -121,12 +121,12 @@ class Objective:
             run: its ended run.
             state: weights at the run's best evaluation, where they are at hand.
         """
-        score = score_run(run, settings.weights)
-        outcomes.note(trial, run, score)
+        worth = score_run(run, settings.weights)
+        outcomes.note(trial, run, worth)
         complete = run.status == "complete"
-        if complete and (self._best is None or score > self._best[0]):
-            self._best = (score, run.uid, state)
-        return outcomes.values(run, score, settings.objective)
+        if complete and (self._best is None or worth > self._best[0]):
+            self._best = (worth, run.uid, state)
+        return outcomes.values(run, worth, settings.objective)
 
     @property
     def dataset_name(self) -> str:
@@ -251,6 +251,7 @@ class Objective:
         stored = self.recalled(trainer, policy, budget)
         trial.set_user_attr("recalled", stored is not None)
         if stored is not None:
+            relive(trial, settings, stored)
             return stored, None
         tell = self.on_progress
         trained = trainer.train(
@@ -289,7 +290,9 @@ class Objective:
         if self.store.waiting:
             return None  # the database is away
         try:
-            stored = self.database.find(task.dataset, task.model, policy=policy, imported=False)
+            stored = self.database.find(
+                task.dataset, task.model, policy=policy, imported=False, curves=True
+            )
         except DatabaseError:
             return None  # away for now: the run is trained, and waits until it can be stored
         return next(iter(same_training(stored, task, budget, self.seed, here)), None)
@@ -308,3 +311,29 @@ def losing(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
         return False
     trial.report(score_run(run, settings.weights), run.curve[-1].iteration)
     return trial.should_prune()
+
+
+def relive(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
+    """Report the scores of a stored run, so that a pruner knows it as if it was trained now.
+
+    Args:
+        trial: the trial that recalls it.
+        settings: of its study.
+        run: the run, with its curve.
+    """
+    if settings.objective != "score":
+        return
+    best = None
+    for point in run.curve:
+        if point.top1 is None or point.eval_loss is None or point.train_loss is None:
+            continue
+        if best is None or point.top1 > (best.top1 or 0.0):
+            best = point
+        then = score(
+            top1=best.top1,
+            iterations_to_best=best.iteration,
+            max_iterations=run.max_iterations,
+            loss_difference=(best.eval_loss or 0.0) - (best.train_loss or 0.0),
+            weights=settings.weights,
+        )
+        trial.report(then, point.iteration)

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo.errors import StudyError
-from lrbench_hpo.objective import Objective, losing
+from lrbench_hpo.objective import Objective, losing, relive
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
@@ -35,7 +35,7 @@ def optimize(
     executor: str = "auto",
     processes: int | None = None,
     timeout: float | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | None = (),
 ) -> dict[str, int]:
     """Run a study's trials together: the built-in trainer's `study.optimize`, many at a time.
 
@@ -55,7 +55,8 @@ def optimize(
         processes: how many processes share the population; one a core on a CPU, this one alone
             on a GPU, when None. With one process the same seed gives the same search.
         timeout: no trial begins after this many seconds.
-        callbacks: called with study and trial after each end.
+        callbacks: called with study and trial after each end; after ``study.stop()`` no trial
+            begins.
 
     Returns:
         ``trained``: iterations of networks; ``shared``: those that shared prefixes spared;
@@ -72,13 +73,16 @@ def optimize(
     (4, True)
     """
     _checked("n_trials", n_trials)
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout >= 0):
+        raise StudyError(f"timeout={timeout!r}: expected seconds, at least 0, or None")
     if not isinstance(objective, Objective):
         raise StudyError(
             f"objective={objective!r}: a population trains with lrbench_hpo.Objective: give one, "
             "or call study.optimize with your own"
         )
     crew = open_crew(study, objective, population, executor, processes, most=n_trials)
-    search = PopulationSearch(study, objective, crew, callbacks)
+    search = PopulationSearch(study, objective, crew, callbacks or ())
     try:
         search.run(n_trials, None if timeout is None else time.monotonic() + timeout)
     finally:
@@ -167,6 +171,7 @@ class PopulationSearch:
         self._live: dict[int, optuna.Trial] = {}
         self._stopped: set[int] = set()
         self._asked = 0
+        self._over = False
 
     def run(self, n_trials: int, deadline: float | None = None) -> None:
         """Train this many policies.
@@ -179,23 +184,29 @@ class PopulationSearch:
         trained = 0
         while True:
             while trained < n_trials and len(self._live) < self._crew.room and self._asked < most:
-                if deadline is not None and time.monotonic() > deadline:
+                if self._over or (deadline is not None and time.monotonic() > deadline):
                     n_trials = trained
                     break
                 trained += self._ask()
             if not self._live:
                 return
-            for event in self._crew.events(self._moved):
+            events = self._crew.events(self._moved)
+            # Kept first: whatever breaks while one of them is told, the others are not lost.
+            for event in events:
+                self._keep(event)
+            for event in events:
                 self._heard(event)
 
     def close(self) -> None:
         """End the crew; trials under way have failed."""
-        self._crew.close()
-        for trial in self._live.values():
-            # A storage that is away takes nothing, and has said so already.
-            with contextlib.suppress(Exception):
-                self.study.tell(trial, state=TrialState.FAIL)
-        self._live = {}
+        try:
+            self._crew.close()
+        finally:
+            for trial in self._live.values():
+                # A storage that is away takes nothing, and has said so already.
+                with contextlib.suppress(Exception):
+                    self.study.tell(trial, state=TrialState.FAIL)
+            self._live = {}
 
     def _ask(self) -> bool:
         """Begin a trial; whether it has to be trained."""
@@ -210,6 +221,7 @@ class PopulationSearch:
         if stored is None:
             self._crew.add(trial.number, policy, budget)
             return True
+        relive(trial, self._settings, stored)
         self._tell(trial, stored.status, self._objective.note(trial, self._settings, stored, None))
         return False
 
@@ -218,6 +230,10 @@ class PopulationSearch:
         if tell is not None:
             for event in events:
                 tell(self._live[event.key], event.iteration)
+
+    def _keep(self, event: Event) -> None:
+        if event.ended and event.run is not None:
+            self._objective.store.add(event.run)
 
     def _heard(self, event: Event) -> None:
         trial, run = self._live[event.key], event.run
@@ -231,22 +247,28 @@ class PopulationSearch:
                 self._stopped.add(event.key)
                 end = self._crew.drop(event.key)
                 if end is not None:
+                    self._keep(end)
                     self._heard(end)
             return
         if run.status == "complete" and not stopping:
             losing(trial, self._settings, run)  # its last report: there is nothing left to stop
         self.spared += run.max_iterations - event.iteration if run.status == "pruned" else 0
-        self._objective.store.add(run)
         value = self._objective.note(trial, self._settings, run, event.state)
         self._tell(trial, run.status, value)
 
     def _tell(self, trial: optuna.Trial, status: str, value: Any) -> None:
         state = {"failed": TrialState.FAIL, "pruned": TrialState.PRUNED}.get(status)
+        told = self.study.tell(trial, value if state is None else None, state)
         del self._live[trial.number]
         self._stopped.discard(trial.number)
-        told = self.study.tell(trial, value if state is None else None, state)
         for callback in self._callbacks:
-            callback(self.study, told)
+            try:
+                callback(self.study, told)
+            except RuntimeError as error:
+                # What `study.stop()` raises outside of `study.optimize`: it means the same here.
+                if "Study.stop" not in str(error):
+                    raise
+                self._over = True
 
 
 def _checked(name: str, value: int) -> None:

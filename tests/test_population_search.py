@@ -180,6 +180,54 @@ def test_an_error_ends_the_search_and_keeps_what_is_done(url, objective):
     assert states.count(TrialState.COMPLETE) == len(own_runs(url)) >= 2
 
 
+def test_optunas_callbacks_end_a_search_after_the_trials_under_way(url, objective):
+    study = study_of(url)
+    enough = optuna.study.MaxTrialsCallback(2)
+    optimize(study, objective, n_trials=9, population=3, processes=1, callbacks=[enough])
+    states = [trial.state for trial in study.trials]
+    assert set(states) == {TrialState.COMPLETE}
+    assert 2 <= len(states) <= 5
+
+
+class Away(optuna.storages.InMemoryStorage):
+    """A storage that does not take the first end of a trial."""
+
+    failed = False
+
+    def set_trial_state_values(self, trial_id, state, values=None):
+        if state.is_finished() and not self.failed:
+            self.failed = True
+            raise optuna.exceptions.StorageInternalError("away")
+        return super().set_trial_state_values(trial_id, state, values)
+
+
+def test_a_storage_that_is_away_leaves_no_trial_open_and_loses_no_run(url, objective):
+    study = study_of(url, storage=Away())
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        optimize(study, objective, n_trials=4, population=2, processes=1)
+    assert TrialState.RUNNING not in {trial.state for trial in study.trials}
+    assert len(own_runs(url)) >= 1
+
+
+def test_a_recalled_trial_is_known_with_its_curve(url, objective):
+    shape = {"population": 1, "processes": 1}
+    optimize(study_of(url), objective, n_trials=2, **shape)
+    for search in (
+        lambda study: optimize(study, objective, n_trials=1, **shape),
+        lambda study: study.optimize(objective, n_trials=2),
+    ):
+        again = study_of(url)
+        again.enqueue_trial({"lr_function": "FIX", "FIX.peak": 1.0})
+        search(again)
+        fresh = study_of(url)
+        fresh.enqueue_trial({"lr_function": "FIX", "FIX.peak": 1.0})
+        search(fresh)
+        first, second = again.trials[0], fresh.trials[0]
+        assert second.user_attrs["recalled"]
+        assert second.intermediate_values == pytest.approx(first.intermediate_values, abs=1e-4)
+        assert len(second.intermediate_values) == 10
+
+
 def test_what_cannot_work_is_one_line(url, objective):
     study = study_of(url)
     for name in ("n_trials", "population", "processes"):
@@ -190,6 +238,9 @@ def test_what_cannot_work_is_one_line(url, objective):
         optimize(study, lambda trial: 0.0)
     with pytest.raises(LRBenchError, match="executor 'steam'"):
         optimize(study, objective, executor="steam")
+    for timeout in (-1, "5", True):
+        with pytest.raises(StudyError, match=f"timeout={timeout!r}: expected seconds"):
+            optimize(study, objective, timeout=timeout)
     with pytest.raises(StudyError, match="knows no LR task"):
         optimize(optuna.create_study(), objective)
     other = create_study("digits", "lenet", max_iterations=BUDGET, database=url)

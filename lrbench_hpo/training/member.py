@@ -21,6 +21,8 @@ class Member:
     Attributes:
         number: counts the population's members, from 0.
         iteration: updates of its network so far.
+        share: its share of them: a part of those that were done for several members, and of
+            those that were done before it came none.
         progress: its evaluations.
         meter: its share of the cost.
     """
@@ -28,6 +30,7 @@ class Member:
     def __init__(self, number: int, progress: Progress, device: torch.device) -> None:
         self.number = number
         self.iteration = 0
+        self.share = 0.0
         self.progress = progress
         self.meter = CostMeter(device)
 
@@ -49,7 +52,7 @@ class Member:
     def run(self) -> Run:
         """The record: ``complete`` or ``diverged`` when finished, before that ``pruned``."""
         batch_size = self.progress.record.task.batch_size or 0
-        return self.progress.run(self.meter.cost(self.iteration * batch_size))
+        return self.progress.run(self.meter.cost(round(self.share * batch_size)))
 
     def until_next(self) -> int:
         """Updates until its next evaluation."""
@@ -66,6 +69,7 @@ class Member:
         return {
             "number": self.number,
             "iteration": self.iteration,
+            "share": self.share,
             "identity": identity(self.progress.record),
             "progress": self.progress.state_dict(),
             "meter": self.meter.state_dict(),
@@ -84,6 +88,6 @@ class Member:
                     f"the state is of a run with {name}={there.get(name)}, not {value}: give the "
                     "state of a population of this trainer"
                 )
-        self.iteration = state["iteration"]
+        self.iteration, self.share = state["iteration"], state["share"]
         self.progress.load_state_dict(state["progress"])
         self.meter.load_state_dict(state["meter"])

@@ -18,7 +18,7 @@ from lrbench_hpo.training.member import Member
 from lrbench_hpo.training.memory import members_that_fit
 from lrbench_hpo.training.progress import Progress
 from lrbench_hpo.training.session import memory_checked
-from lrbench_hpo.training.stages import Stages, sampled
+from lrbench_hpo.training.stages import MOST_BYTES, Stages, sampled
 from lrbench_hpo.training.trainer import Trainer
 
 OnProgress = Callable[[Sequence[Member]], bool | None]
@@ -93,7 +93,7 @@ class Population:
         self.trained_iterations = 0
         self.saved_iterations = 0
         self._lanes: list[_Lane] = []
-        self._stages = Stages()
+        self._stages = Stages(MOST_BYTES // processes)
         self._added = 0
 
     @property
@@ -118,13 +118,13 @@ class Population:
             )
         member = self._member(policy, max_iterations, seed)
         self._added += 1
+        known = self._stages.longest(member)
         young = (lane for lane in self._lanes if not lane.iteration)
         beside = next((lane for lane in young if lane.riders[0].seed == member.seed), None)
-        if beside is not None:
+        if known is None and beside is not None:
             beside.riders.append(member)
             return member
         with memory_checked(self._trainer.device, self._trainer.recipe.batch_size):
-            known = self._stages.longest(member)
             if known is None:
                 self.executor.add(member.seed)
             else:
@@ -246,6 +246,7 @@ class Population:
             self.saved_iterations += count * (len(lane.riders) - 1)
             for rider in lane.riders:
                 rider.iteration += count if update is None else update
+                rider.share += count / len(lane.riders)
                 if update is not None:
                     rider.progress.add(rider.iteration, {}, dict)
                     moved.append(rider)

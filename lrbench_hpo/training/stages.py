@@ -43,15 +43,15 @@ class Stages:
             copied: gives a copy of the network's state.
         """
         healthy = [rider for rider in riders if rider.progress.status != "diverged"]
-        wanted = {_key(rider, rider.iteration): rider for rider in healthy}
-        if not wanted:
+        found = {_key(rider, rider.iteration): rider for rider in healthy}
+        unknown = {key: rider for key, rider in found.items() if key not in self._kept}
+        if not unknown:
             return
         lane = copied()
-        for key, rider in wanted.items():
-            if key not in self._kept:
-                policy, progress = rider.progress.record.policy, rider.progress.state_dict()
-                self._kept[key] = (policy, lane, progress)
-                self._bytes += _size(self._kept[key])
+        for key, rider in unknown.items():
+            policy, progress = rider.progress.record.policy, rider.progress.state_dict()
+            self._kept[key] = (policy, lane, progress)
+            self._bytes += _size(self._kept[key])
         while self._bytes > self._most_bytes:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from lrbench_hpo.training.loop import TrainingLoop
 from lrbench_hpo.training.progress import weights_of
 from lrbench_hpo.training.randomness import LayerRandomness
-from lrbench_hpo.training.streams import Batch, Cursor, DataStreams, Reader
+from lrbench_hpo.training.streams import DataStreams, Reader
 from lrbench_hpo.training.trainer import Trainer
 
 
@@ -59,18 +60,19 @@ class StreamExecutor:
         """Train every lane; for each, the update whose loss was first not finite, or None."""
         count = max(len(rates) for rates in learning_rates)
         turns = list(zip(self._lanes, learning_rates, strict=True))
-        batches = self._streams.take(
-            [lane.reader.cursor for lane, rates in turns if rates],
-            count,
-            staying={lane.reader.cursor for lane, rates in turns if not rates},
-        )
-        return [self._train(lane, rates, batches) if rates else None for lane, rates in turns]
+        places = Counter(lane.reader.cursor for lane, rates in turns if rates)
+        staying = {lane.reader.cursor for lane, rates in turns if not rates}
+        batches = self._streams.take(places, count, staying)
+        failed: list[int | None] = []
+        for lane, rates in turns:
+            if rates:
+                place = lane.reader.cursor
+                lane.reader.give(batches[place], shared=places[place] > 1)
+            failed.append(self._train(lane, rates) if rates else None)
+        return failed
 
-    def _train(
-        self, lane: _Lane, rates: Sequence[float], batches: Mapping[Cursor, list[Batch]]
-    ) -> int | None:
+    def _train(self, lane: _Lane, rates: Sequence[float]) -> int | None:
         before = lane.loop.iteration
-        lane.reader.give(batches[lane.reader.cursor])
         with lane.randomness.active():
             fine = lane.loop.follow(rates)
         return None if fine else lane.loop.iteration - before

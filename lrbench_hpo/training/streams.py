@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,15 +101,22 @@ class Reader:
         self.cursor = Cursor(seed)
         self._streams = streams
         self._ready: Iterator[Batch] = iter(())
+        self._shared = False
 
-    def give(self, batches: list[Batch]) -> None:
-        """Have these ready, which come next."""
-        self._ready = itertools.chain(batches)
+    def give(self, batches: list[Batch], *, shared: bool) -> None:
+        """Have these ready, which come next.
+
+        Args:
+            batches: the batches.
+            shared: whether others get them too; a network may change its input in place.
+        """
+        self._ready, self._shared = iter(batches), shared
         self.cursor = self.cursor.moved(len(batches))
 
     def next(self) -> Batch:
         """The next batch that is ready."""
-        return next(self._ready)
+        images, labels = next(self._ready)
+        return (images.clone() if self._shared else images), labels
 
     def state_dict(self) -> dict[str, Any]:
         """The place after all that was ready."""

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ class _Worker:
     process: Any
     line: Connection
     members: dict[int, tuple[LRPolicy, int]] = field(default_factory=dict)
+    latest: dict[int, Event] = field(default_factory=dict)
     iterations: tuple[int, int] = (0, 0)
 
 
@@ -65,6 +67,8 @@ class WorkerCrew:
         chosen, notes = _chosen(executor, trainer, share)
         self._asked = (trainer, share, chosen, worth, processes)
         self._again: set[int] = set()
+        self._dropped: set[int] = set()
+        self._broken: str | None = None
         self._gone = [0, 0]
         self.notes: tuple[str, ...] = ()
         self.environment: dict[str, Any] = {}
@@ -100,6 +104,7 @@ class WorkerCrew:
         """Stop a member early; its end follows among the events."""
         for worker in self._workers:
             if key in worker.members:
+                self._dropped.add(key)
                 self._send(worker, ("drop", key))
         return None
 
@@ -111,6 +116,8 @@ class WorkerCrew:
         """
         found: list[Event] = []
         while not found:
+            if self._broken is not None:
+                raise TrainingError(self._broken)
             ready = wait([worker.line for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.line in ready]:
                 try:
@@ -119,7 +126,10 @@ class WorkerCrew:
                     found += self._replace(worker)
                     continue
                 if isinstance(told, str):
-                    raise TrainingError(told)
+                    self._broken = told
+                    self._workers.remove(worker)
+                    worker.process.join()
+                    continue
                 events, worker.iterations = told
                 moving = [event for event in events if event.run is None]
                 if moving and on_progress is not None:
@@ -142,10 +152,20 @@ class WorkerCrew:
 
     def _start(self) -> _Worker:
         mine, theirs = self._context.Pipe()
+        # A forked process has copies of the parent's ends: a line whose other end it holds itself
+        # would never break.
+        forked = self._context.get_start_method() == "fork"
+        inherited = [mine, *(worker.line for worker in self._workers)] if forked else []
         process = self._context.Process(
-            target=_work, args=(theirs, os.getpid(), *self._asked), daemon=True
+            target=_work, args=(theirs, inherited, os.getpid(), *self._asked), daemon=True
         )
-        process.start()
+        try:
+            process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TrainingError(
+                f"the network cannot be given to another process ({error}): give processes=1, or "
+                "a class or function of a module"
+            ) from error
         theirs.close()
         return _Worker(process, mine)
 
@@ -170,6 +190,8 @@ class WorkerCrew:
     def _heard(self, worker: _Worker, event: Event) -> Event:
         if event.ended:
             worker.members.pop(event.key, None)
+        else:
+            worker.latest[event.key] = event
         if event.state is None:
             return event
         state = {name: torch.from_numpy(value) for name, value in event.state.items()}
@@ -186,6 +208,9 @@ class WorkerCrew:
         self._hello(fresh)
         lost = []
         for key, (policy, max_iterations) in worker.members.items():
+            if key in self._dropped and key in worker.latest:
+                lost.append(replace(worker.latest[key], ended=True))
+                continue
             if key in self._again:
                 lost.append(Event(key, 0, ended=True, failure=reason))
                 continue
@@ -208,11 +233,13 @@ def _chosen(executor: str, trainer: Trainer, room: int) -> tuple[str, tuple[str,
     return made.name, notes
 
 
-def _work(line: Connection, parent: int, *asked: Any) -> None:
+def _work(line: Connection, inherited: list[Connection], parent: int, *asked: Any) -> None:
     """What a process does: take members, train, tell; until the parent is gone."""
     # Ctrl-C reaches the whole group: the parent decides what becomes of its processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for end in inherited:
+        end.close()
     gc.freeze()  # what was the parent's, such as its connections, is not this process's to end
     torch.set_num_threads(1)
     try:

@@ -80,6 +80,25 @@ def test_together_is_alone_with_augmentation_batchnorm_and_adam(digits):
     assert all(same(trainer.train(p, 6), m) for p, m in zip(policies, members, strict=True))
 
 
+class InPlace(nn.Module):
+    """A network that changes its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(256, 10)
+
+    def forward(self, images):
+        images -= 0.5
+        return self.layer(images.flatten(1))
+
+
+def test_what_a_network_does_to_its_input_is_nobody_elses_business(digits):
+    trainer = Trainer(digits, InPlace, Recipe(pixels="unit"), device="cpu")
+    policies = [LRPolicy("FIX", k0=rate) for rate in (0.1, 0.05, 0.01)]
+    members = train_all(trainer, policies, 20, executor="stream")
+    assert all(same(trainer.train(p, 20), m) for p, m in zip(policies, members, strict=True))
+
+
 def test_members_have_seeds_of_their_own(digits_trainer):
     population = Population(digits_trainer, executor="stream")
     members = [population.add(policy, 20, seed=seed) for seed in (0, 1) for policy in POLICIES[:3]]
@@ -133,6 +152,11 @@ def test_a_late_member_goes_on_where_an_earlier_one_with_its_lrs_was(digits_trai
     assert (population.trained_iterations, population.saved_iterations) == (56, 24)
     other_seed = population.add(step_down(25), 40, seed=1)
     assert other_seed.iteration == 0
+    population.add(LRPolicy("FIX", k0=0.3), 40)  # a young one beside it changes nothing
+    beside = population.add(step_down(21), 40)
+    assert beside.iteration == 20
+    run_to_end(population)
+    assert beside.share == 20  # it pays for what it trained itself
 
 
 def test_dropped_members_stay_as_they_are_and_harm_nobody(digits_trainer):
