@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--variant-seeds", type=int, default=3, help="of ours, changed in one part")
     parser.add_argument("--cap", type=float, default=120.0, help="seconds of a search")
     parser.add_argument("--trials", type=int, default=60, help="of a search, at most")
+    parser.add_argument("--against", choices=list(METHODS), default="ours", help="in the ratios")
     parser.add_argument("--report-only", action="store_true")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # a seed
     parser.add_argument("--target", type=float, help=argparse.SUPPRESS)
@@ -169,7 +170,7 @@ def main() -> None:
             run(args)
         except KeyboardInterrupt:
             sys.exit("\nstopped; the same command goes on")
-    print(report(stored(args.results / RESULTS), args.tasks, args.methods))
+    print(report(stored(args.results / RESULTS), args.tasks, args.methods, args.against))
 
 
 if __name__ == "__main__":

@@ -128,7 +128,10 @@ def plain_ours_search(job: Job) -> dict[str, Any]:
             seed=CORES * job.seed + number,
         )
 
-    return by_processes(job, setup, open_study, _policy_objective)
+    try:
+        return by_processes(job, setup, open_study, _policy_objective)
+    finally:
+        shutil.rmtree(database.parent, ignore_errors=True)
 
 
 def _policy_objective(trial: optuna.Trial, setup: PlainSetup, job: Job, seen: Seen) -> float:

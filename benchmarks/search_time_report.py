@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-OURS = "ours"
-
 Rows = Mapping[int, Mapping[str, Any]]  # by seed
 
 
@@ -27,6 +25,8 @@ def median_of(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def shown(bounds: tuple[float, float], digits: int = 1) -> str:
     low, high = bounds
+    if low == 0 and high == math.inf:
+        return "?"  # neither of the two reached it
     if low == high:
         return f"{low:.{digits}f}"
     if high == math.inf:
@@ -34,14 +34,23 @@ def shown(bounds: tuple[float, float], digits: int = 1) -> str:
     return f"< {high:.{digits}f}" if low == 0 else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def ratio_of(row: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[float, float]:
-    """How many times longer than ours a search of the same seed took, between two bounds."""
-    (low, high), (our_low, our_high) = seconds_of(row), seconds_of(ours)
-    return low / our_high, high / our_low
+def ratio_of(row: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[float, float]:
+    """How many times longer than another search of the same seed it took, between two bounds."""
+    (low, high), (base_low, base_high) = seconds_of(row), seconds_of(base)
+    return low / base_high, high / base_low
 
 
-def report(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], methods: Sequence[str]) -> str:
-    """A Markdown table a task; the newest result of a search counts."""
+def report(
+    rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], methods: Sequence[str], against: str
+) -> str:
+    """A Markdown table a task; the newest result of a search counts.
+
+    Args:
+        rows: of the searches.
+        tasks: which to show.
+        methods: which to show, in this order.
+        against: the method whose time the others' are divided by, seed by seed.
+    """
     found = {(row["task"], row["method"], row["seed"]): row for row in rows}
     parts = []
     for task in tasks:
@@ -51,22 +60,22 @@ def report(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str], methods: Seq
             if seeds:
                 by_method[method] = seeds
         if by_method:
-            parts.append(_table(task, by_method))
+            parts.append(_table(task, by_method, against))
     return "\n\n".join(parts) or "no results yet"
 
 
-def _table(task: str, by_method: Mapping[str, Rows]) -> str:
+def _table(task: str, by_method: Mapping[str, Rows], against: str) -> str:
     target = next(iter(next(iter(by_method.values())).values()))["target"]
     lines = [
         f"{task}: Top-1 of at least {target:.4f}",
         "",
-        "| method | seconds (range) | times ours (range) | reached | trials | iterations |",
+        f"| method | seconds (range) | times `{against}` (range) | reached | trials | iterations |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    ours = by_method.get(OURS, {})
+    base = by_method.get(against, {})
     for method, rows in by_method.items():
         times = [seconds_of(row) for row in rows.values()]
-        ratios = [ratio_of(row, ours[seed]) for seed, row in rows.items() if seed in ours]
+        ratios = [ratio_of(row, base[seed]) for seed, row in rows.items() if seed in base]
         reached = sum(row["seconds"] is not None for row in rows.values())
         cells = [
             f"{shown(median_of(times))} ({_range(times)})",
