@@ -67,11 +67,11 @@ class Population:
 
     >>> from lrbench_hpo.training import load_data
     >>> population = Population(Trainer(load_data("digits"), "mlp"), room=2, executor="stream")
-    >>> for drop in (10, 15):
-    ...     member = population.add(LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[drop]), 20)
+    >>> drops = [LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[at]) for at in (10, 15)]
+    >>> members = [population.add(policy, 20) for policy in drops]
     >>> while population.members:
-    ...     ended = population.step()
-    >>> [member.run().status for member in ended]
+    ...     evaluated = population.step()
+    >>> [member.run().status for member in members]
     ['complete', 'complete']
     >>> population.trained_iterations, population.saved_iterations
     (30, 10)
