@@ -13,12 +13,13 @@ from lrbench_hpo import outcomes
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import score, score_run
+from lrbench_hpo.ranking import score_run
 from lrbench_hpo.recall import repeatable, same_training
 from lrbench_hpo.records import Run, canonical_name
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
 from lrbench_hpo.tasks import Recipe, recipe_for
+from lrbench_hpo.trial_results import score_at
 from lrbench_hpo.waiting import RunStore, impatient
 
 if TYPE_CHECKING:
@@ -329,11 +330,4 @@ def relive(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
             continue
         if best is None or point.top1 > (best.top1 or 0.0):
             best = point
-        then = score(
-            top1=best.top1,
-            iterations_to_best=best.iteration,
-            max_iterations=run.max_iterations,
-            loss_difference=(best.eval_loss or 0.0) - (best.train_loss or 0.0),
-            weights=settings.weights,
-        )
-        trial.report(then, point.iteration)
+        trial.report(score_at(best, run.max_iterations, settings.weights), point.iteration)

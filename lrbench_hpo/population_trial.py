@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lrbench_hpo.errors import TrainingError
 from lrbench_hpo.member_reports import MEMBERS, as_text
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import ScoreWeights, score, score_run
-from lrbench_hpo.records import CurvePoint, Run
-from lrbench_hpo.stopping import Observed, StoppingRule
-from lrbench_hpo.trial_results import RUN, RUNNING, report, rung_at
+from lrbench_hpo.ranking import ScoreWeights, score_run
+from lrbench_hpo.records import Run
+from lrbench_hpo.stopping import Observed, StoppingRule, evaluation_noise
+from lrbench_hpo.trial_results import RUN, RUNNING, report, rung_at, score_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,7 +190,8 @@ class PopulationTrial:
         for member in moved:
             others = [observed[number] for number in observed if number != member.number]
             best = max((other.best for other in others), default=-math.inf)
-            noise = _noise(best, runs[member.number])
+            samples = runs[member.number].notes.get("evaluation_samples")
+            noise = evaluation_noise(best, samples)
             if not member.finished and rule.should_stop(
                 observed[member.number], others, noise=noise
             ):
@@ -203,7 +204,7 @@ class PopulationTrial:
             run.policy,
             run.max_iterations,
             tuple(point.iteration for point in points),
-            tuple(_score_at(point, run.max_iterations, self._weights) for point in points),
+            tuple(score_at(point, run.max_iterations, self._weights) for point in points),
             finished=run.status == "complete",
         )
 
@@ -260,21 +261,3 @@ def _cost(runs: Sequence[Run], updates: int) -> dict[str, float]:
         "eval_seconds": evaluating,
         "samples_per_second": samples / max(seconds - evaluating, 1e-9),
     }
-
-
-def _score_at(point: CurvePoint, max_iterations: int, weights: ScoreWeights) -> float:
-    """The score that a run would have if it was best at this evaluation."""
-    known = point.train_loss is not None and point.eval_loss is not None
-    return score(
-        top1=point.top1,
-        iterations_to_best=point.iteration,
-        max_iterations=max_iterations,
-        loss_difference=(point.eval_loss or 0.0) - (point.train_loss or 0.0) if known else None,
-        weights=weights,
-    )
-
-
-def _noise(score: float, run: Run) -> float:
-    """Binomial deviation of one evaluation, on as many samples as in this run."""
-    samples = run.notes.get("evaluation_samples")
-    return math.sqrt(score * (1 - score) / samples) if samples and 0 <= score <= 1 else 0.0

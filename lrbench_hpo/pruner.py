@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrbench_hpo.errors import LRBenchError, StudyError
 from lrbench_hpo.outcomes import CONSTRAINT
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.stopping import Observed, StoppingRule, comparable
+from lrbench_hpo.stopping import Observed, StoppingRule, comparable, evaluation_noise
 from lrbench_hpo.study_settings import StudySettings
 
 _SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -138,7 +138,4 @@ def _noise(trials: Sequence[FrozenTrial], others: Sequence[Observed]) -> float:
     """Binomial deviation of one evaluation of the best score; 0 where it is no share of samples."""
     counts = (trial.user_attrs.get("evaluation_samples") for trial in trials)
     samples = next((count for count in counts if isinstance(count, int) and count > 0), None)
-    best = max((other.best for other in others), default=math.nan)
-    if samples is None or not 0 <= best <= 1:
-        return 0.0
-    return math.sqrt(best * (1 - best) / samples)
+    return evaluation_noise(max((other.best for other in others), default=math.nan), samples)

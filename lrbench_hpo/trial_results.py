@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lrbench_hpo.ranking import ScoreWeights, score_run
-from lrbench_hpo.records import STATUSES, Run
+from lrbench_hpo.ranking import ScoreWeights, score, score_run
+from lrbench_hpo.records import STATUSES, CurvePoint, Run
+from lrbench_hpo.stopping import RUNGS
 
 RUN = "lrbench_run"
 RUNNING = "running"
-_RUNGS = 10
 METRICS = (
     *("top1", "top5", "ac", "cd", "cdac", "classes_left_out", "final_top1"),
     *("train_loss", "eval_loss", "loss_difference", "iterations_to_best"),
@@ -53,13 +53,31 @@ def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]
     }
 
 
+def score_at(point: CurvePoint, max_iterations: int, weights: ScoreWeights) -> float:
+    """The score that a run has if it is best at this evaluation.
+
+    Args:
+        point: the evaluation.
+        max_iterations: the run's budget.
+        weights: of the score.
+    """
+    known = point.train_loss is not None and point.eval_loss is not None
+    return score(
+        top1=point.top1,
+        iterations_to_best=point.iteration,
+        max_iterations=max_iterations,
+        loss_difference=(point.eval_loss or 0.0) - (point.train_loss or 0.0) if known else None,
+        weights=weights,
+    )
+
+
 def rung_at(iteration: int, max_iterations: int) -> int:
     """Whole tenths of the budget behind a trial that was just evaluated, at an LR minimum.
 
     >>> rung_at(0, 90), rung_at(45, 90), rung_at(90, 90)
     (0, 5, 10)
     """
-    return _RUNGS * iteration // max_iterations
+    return RUNGS * iteration // max_iterations
 
 
 def run_in(result: Mapping[str, Any]) -> Run | None:

@@ -7,7 +7,7 @@ worth the iterations it still needs.
 """
 
 from lrbench_hpo.stopping.chance import learn
-from lrbench_hpo.stopping.observed import RUNGS, Observed, comparable, rung
+from lrbench_hpo.stopping.observed import RUNGS, Observed, comparable, evaluation_noise, rung
 from lrbench_hpo.stopping.rule import StoppingRule
 
-__all__ = ["RUNGS", "Observed", "StoppingRule", "comparable", "learn", "rung"]
+__all__ = ["RUNGS", "Observed", "StoppingRule", "comparable", "evaluation_noise", "learn", "rung"]

@@ -124,3 +124,18 @@ def rung(policy: LRPolicy, iteration: int, max_iterations: int) -> int | None:
     if not comparable(policy, iteration, max_iterations):
         return None
     return min(iteration, max_iterations) * RUNGS // max_iterations
+
+
+def evaluation_noise(value: float, samples: int | None) -> float:
+    """Binomial deviation of one evaluation, ``sqrt(p (1 - p) / n)``; 0 for what is no share.
+
+    Args:
+        value: what was measured, p.
+        samples: how many it was measured on, n, where that is known.
+
+    >>> evaluation_noise(0.5, 100), evaluation_noise(-1.0, 100), evaluation_noise(0.5, None)
+    (0.05, 0.0, 0.0)
+    """
+    if not samples or not 0 <= value <= 1:
+        return 0.0
+    return math.sqrt(value * (1 - value) / samples)

@@ -190,6 +190,7 @@ class WorkerCrew:
     def _heard(self, worker: _Worker, event: Event) -> Event:
         if event.ended:
             worker.members.pop(event.key, None)
+            worker.latest.pop(event.key, None)
         else:
             worker.latest[event.key] = event
         if event.state is None:
