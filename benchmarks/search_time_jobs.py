@@ -17,12 +17,11 @@ from lrbench_hpo.training import ImageData
 
 @dataclass(frozen=True)
 class Job:
-    """One search: what it looks for, and when it is broken off."""
+    """One search: what it tunes, and when it is broken off."""
 
     task: SearchTask
     data: ImageData
     seed: int
-    target: float
     cap: float  # seconds
     trials: int
     folder: Path
@@ -35,35 +34,33 @@ class Job:
 
 @dataclass
 class Watch:
-    """What a search has done so far, and whether it is over."""
+    """What a search has found so far, and whether its time is over."""
 
     job: Job
     started: float = field(default_factory=time.time)
-    hit: float | None = None  # seconds
-    best: float = 0.0
     iterations: int = 0
     trials: int = 0
-    path: list[tuple[float, float]] = field(default_factory=list)  # seconds, best Top-1 since then
+    found: list[dict[str, Any]] = field(default_factory=list)
 
-    def saw(self, top1: float | None, at: float | None = None) -> bool:
-        """Note a Top-1, seen now or at a time; whether the search is over."""
+    def ended(self, top1: float | None, policy: dict[str, Any], at: float | None = None) -> None:
+        """Note a training that used its whole budget, and is better than all before.
+
+        Args:
+            top1: its highest Top-1 on the search's validation split and seed.
+            policy: an LR policy, or the configuration of a schedule.
+            at: when it ended; now when None.
+        """
         seconds = (at or time.time()) - self.started
-        if self.hit is None and seconds <= self.job.cap:
-            if (top1 or 0.0) > self.best:
-                self.best = top1 or 0.0
-                self.path.append((round(seconds, 3), self.best))
-            if self.best >= self.job.target:
-                self.hit = seconds
-        return self.over
+        best = max((each["top1"] for each in self.found), default=0.0)
+        if (top1 or 0.0) > best and seconds <= self.job.cap:
+            self.found.append({"seconds": round(seconds, 3), "top1": top1, "policy": policy})
 
     @property
     def over(self) -> bool:
-        return self.hit is not None or time.time() - self.started > self.job.cap
+        return time.time() - self.started > self.job.cap
 
     def result(self) -> dict[str, Any]:
-        """JSON types; ``seconds`` is None where the target was not reached."""
-        seconds = None if self.hit is None else round(self.hit, 3)
-        lasted = seconds or round(min(time.time() - self.started, self.job.cap), 3)
+        """JSON types: each policy that was the best so far, and when."""
+        lasted = round(min(time.time() - self.started, self.job.cap), 3)
         counts = {"trials": self.trials, "iterations": self.iterations}
-        found = {"best": self.best, "path": self.path}
-        return {"seconds": seconds, "lasted": lasted, **found, **counts}
+        return {"found": self.found, "lasted": lasted, **counts}

@@ -40,7 +40,7 @@ def optuna_search(job: Job) -> dict[str, Any]:
     return by_processes(job, setup, open_study, _plain_objective)
 
 
-Seen = Callable[[float, int], bool]  # Top-1, iterations since the last one: is it over?
+Seen = Callable[[int], bool]  # iterations since it was last asked: is it over?
 Objective = Callable[[optuna.Trial, PlainSetup, Job, Seen], float]
 OpenStudy = Callable[[optuna.storages.BaseStorage, int], optuna.Study]
 
@@ -56,7 +56,7 @@ def follow(trial: optuna.Trial, training: Iterable[tuple[int, float]], seen: See
     best, before = 0.0, 0
     for iteration, top1 in training:
         best = max(best, top1)
-        over = seen(top1, iteration - before)
+        over = seen(iteration - before)
         before = iteration
         trial.report(top1, iteration)
         if over or trial.should_prune():
@@ -77,13 +77,14 @@ def by_processes(
             backend = optuna.storages.journal.JournalFileBackend(journal)
             study = open_study(optuna.storages.JournalStorage(backend), number)
 
-            def seen(top1: float, iterations: int) -> bool:
-                told.put((time.time(), top1, iterations))
-                if top1 >= job.target:
-                    over.set()
+            def seen(iterations: int) -> bool:
+                told.put((iterations, None))
                 return over.is_set()
 
             def ended(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+                if trial.state.name == "COMPLETE":
+                    policy = trial.user_attrs.get("policy", trial.params)
+                    told.put((0, (trial.value, policy, time.time())))
                 if over.is_set() or len(study.get_trials(deepcopy=False)) >= job.trials:
                     study.stop()
 
@@ -97,9 +98,10 @@ def by_processes(
         while alive and not watch.over:
             alive = any(worker.is_alive() for worker in workers)  # before the last look
             while not told.empty():
-                at, top1, iterations = told.get()
+                iterations, found = told.get()
                 watch.iterations += iterations
-                watch.saw(top1, at)
+                if found is not None:
+                    watch.ended(*found)
             time.sleep(0.01)
         over.set()
         result = watch.result()
@@ -127,7 +129,10 @@ def ray_trial(config: dict[str, Any], setup: PlainSetup, seed: int) -> None:
     for iteration, top1 in training:
         best = max(best, top1)
         tune.report(
-            {"top1": top1, "best": best, "at": time.time(), "iterations": iteration - before}
+            {
+                **{"top1": top1, "best": best, "at": time.time()},
+                **{"iterations": iteration - before, "whole": iteration == setup.iterations},
+            }
         )
         before = iteration
 
@@ -156,7 +161,9 @@ def ray_search(job: Job) -> dict[str, Any]:
     class Stopper(tune.Stopper):
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             watch.iterations += result["iterations"]
-            return watch.saw(result["top1"], result["at"])
+            if result["whole"]:
+                watch.ended(result["best"], result["config"], result["at"])
+            return watch.over
 
         def stop_all(self) -> bool:
             return watch.over

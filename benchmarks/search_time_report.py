@@ -46,7 +46,7 @@ def report(
     """A Markdown table a task; the newest result of a search counts.
 
     Args:
-        rows: of the searches.
+        rows: of the searches, with the ``seconds`` and ``target`` that they were judged by.
         tasks: which to show.
         methods: which to show, in this order.
         against: the method whose time the others' are divided by, seed by seed.
@@ -67,7 +67,7 @@ def report(
 def _table(task: str, by_method: Mapping[str, Rows], against: str) -> str:
     target = next(iter(next(iter(by_method.values())).values()))["target"]
     lines = [
-        f"{task}: Top-1 of at least {target:.4f}",
+        f"{task}: mean Top-1 of at least {target:.4f}",
         "",
         f"| method | seconds (range) | times `{against}` (range) | reached | trials | iterations |",
         "|---|---:|---:|---:|---:|---:|",

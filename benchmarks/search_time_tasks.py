@@ -4,9 +4,9 @@ A part of each data set is enough for the short trainings, and makes an evaluati
 them; all methods are given the same images and the same validation split.
 
 The accuracy asked for comes from a reference that no method sees: policies that are drawn at
-random, recommended or usual are trained with one seed, the best of them with further seeds, and the
-target is the best mean less the standard deviation of one seed (pooled over these policies), times
-`NOISE`.
+random, recommended, or fall once from one of many peaks are trained with one seed, the best of them
+with further seeds, and the target is the best mean less the standard deviation of one seed (pooled
+over these policies), times `NOISE`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from lrbench_hpo.training import ImageData, Trainer, load_data
 TRAIN = 18_000  # images
 EVALUATIONS = 5  # of a training, in every method
 NOISE = 1.0  # standard deviations of one seed below the best known mean
-RANDOM, PEAKS = 8, (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-RETRAINED, SEEDS = 6, (1, 2, 3, 4)
+RANDOM, PEAKS = 8, (0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # times the reference LR
+POWERS = (1.0, 1.5)
+RETRAINED, SEEDS = 8, (1, 2, 3, 4)
 SEARCH_SEED = 100  # searches train with other seeds than the reference
 
 
@@ -100,7 +101,7 @@ def _extract(whole: ImageData, held_out: int, file: Path) -> None:
 
 
 def candidates(task: SearchTask) -> list[LRPolicy]:
-    """Recommended policies, one cosine from each of several peaks, and random ones."""
+    """Recommended policies, a cosine and two powers from each of several peaks, random ones."""
     found: list[LRPolicy] = []
     for measured in (False, True):
         with lrbench_hpo.connect("sqlite://") as database:
@@ -111,7 +112,9 @@ def candidates(task: SearchTask) -> list[LRPolicy]:
             )
         found += [entry.policy for entry in prior.portfolio]
     eta, budget = prior.scale.reference_lr, task.iterations
-    found += [LRPolicy("COS", k0=1e-3 * eta * peak, k1=eta * peak, l=budget) for peak in PEAKS]
+    peaks = [eta * peak for peak in PEAKS]
+    found += [LRPolicy("COS", k0=1e-3 * peak, k1=peak, l=budget) for peak in peaks]
+    found += [LRPolicy("POLY", k0=peak, p=power, l=budget) for peak in peaks for power in POWERS]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     scale = Scale(budget, eta)
     found += [suggest_in(study.ask(), prior.space, scale) for _ in range(RANDOM)]
@@ -150,11 +153,7 @@ def reference(
     """Measure the reference, or what is missing of it; every training is kept as it ends."""
     file = folder / f"reference-{task.name}.jsonl"
     done = {(row["policy"], row["seed"]): row["top1"] for row in stored(file)}
-    policies = candidates(task)
-
-    @cache
-    def trainer() -> Trainer:
-        return task.trainer(task.data(folder, root))
+    trainer = cache(lambda: task.trainer(task.data(folder, root)))
 
     def top1(policy: LRPolicy, seed: int) -> float:
         key = (policy.fingerprint, seed)
@@ -165,7 +164,7 @@ def reference(
             tell(f"{task.name} reference {len(done)}: {policy} seed {seed}: {done[key]:.4f}")
         return float(done[key])
 
-    first = sorted(policies, key=lambda policy: -top1(policy, 0))
+    first = sorted(candidates(task), key=lambda policy: -top1(policy, 0))
     return Reference.of([(p, [top1(p, seed) for seed in SEEDS]) for p in first[:RETRAINED]])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lrbench_hpo import coordinates
+from lrbench_hpo.annealing import annealed, far_shorter
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.curve_space import curve_features
 from lrbench_hpo.database import Database, Outcome
@@ -306,27 +307,33 @@ def candidates(
                 continue
             quality = _quality(run, score, peers[run.source, run.max_iterations])
             for eta, probability in _source_references(run, other, task, scale, measured):
-                found = _candidate(run, eta, quality, other.similarity, scale, space)
-                if found is not None:
-                    # In many units a run says no more than in one.
-                    yield dataclasses.replace(found, weight=found.weight * probability)
+                # In many units a run says no more than in one.
+                weight = _weight(run, other.similarity, scale.max_iterations) * probability
+                for function, point, moved, falling in _points(run, eta, scale, space):
+                    policy = coordinates.to_policy(function, point, scale)
+                    yield Candidate(
+                        *(policy, point, run, quality, weight, other.similarity),
+                        moved=tuple(moved),
+                        annealed=falling,
+                    )
 
 
-def _candidate(
-    run: Run, eta: float, quality: float, alike: float, scale: Scale, space: SearchSpace
-) -> Candidate | None:
-    """A run as a point of the new task's space, if it can be one."""
+def _points(
+    run: Run, eta: float, scale: Scale, space: SearchSpace
+) -> Iterator[tuple[str, dict[str, float], list[str], bool]]:
+    """A run as points of the new task's space; whether its peak is all that was kept."""
     function = run.policy.function
-    if function not in space.functions:
-        return None
     try:
         point = coordinates.to_coordinates(run.policy, Scale(run.max_iterations, eta))
-        point, moved = space.clip(function, point)
-        policy = coordinates.to_policy(function, point, scale)
+        if function in space.functions:
+            inside, moved = space.clip(function, point)
+            coordinates.to_policy(function, inside, scale)
+            yield function, inside, moved, False
     except PolicyError:
-        return None  # composed, or made for another budget: no point of this space
-    weight = _weight(run, alike, scale.max_iterations)
-    return Candidate(policy, point, run, quality, weight, alike, tuple(moved))
+        return  # composed, or made for another budget: no point of this space
+    if far_shorter(scale.max_iterations, run.max_iterations):
+        for function, inside, moved in annealed(point["peak"], space):
+            yield function, inside, moved, True
 
 
 def _source_references(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -307,11 +307,30 @@ def losing(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
         settings: of its study.
         run: its run so far.
     """
+    return report(trial, settings, run) and trial.should_prune()
+
+
+def report(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
+    """Report a trial's score at an LR minimum; whether its pruner may judge by it.
+
+    Args:
+        trial: the trial.
+        settings: of its study.
+        run: its run so far.
+    """
     # Optuna refuses reports in studies of several objectives.
     if settings.objective != "score" or run.status == "diverged":
         return False
-    trial.report(score_run(run, settings.weights), run.curve[-1].iteration)
-    return trial.should_prune()
+    step = run.curve[-1].iteration
+    if step in _reported(trial):
+        return False  # the training began anew: here the trial was let go on before
+    trial.report(score_run(run, settings.weights), step)
+    return True
+
+
+def _reported(trial: optuna.Trial) -> Container[int]:
+    """The steps whose values are told; Optuna warns of each that is told again."""
+    return trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
 
 
 def relive(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
@@ -324,10 +343,11 @@ def relive(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
     """
     if settings.objective != "score":
         return
-    best = None
+    best, told = None, _reported(trial)
     for point in run.curve:
         if point.top1 is None or point.eval_loss is None or point.train_loss is None:
             continue
         if best is None or point.top1 > (best.top1 or 0.0):
             best = point
-        trial.report(score_at(best, run.max_iterations, settings.weights), point.iteration)
+        if point.iteration not in told:
+            trial.report(score_at(best, run.max_iterations, settings.weights), point.iteration)

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo.errors import StudyError
-from lrbench_hpo.objective import Objective, losing, relive
+from lrbench_hpo.objective import Objective, relive, report
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.study_settings import StudySettings
 from lrbench_hpo.suggest import suggest_policy
@@ -52,8 +52,10 @@ def optimize(
             gains there by waiting for others, on a GPU 16.
         executor: ``stream`` (ordinary networks in turn), ``stacked`` (one network with parameters
             for all) or ``auto``, the faster one of the two, timed on a few updates.
-        processes: how many processes share the population; one a core on a CPU, this one alone
-            on a GPU, when None. With one process the same seed gives the same search.
+        processes: how many processes share the population. When None: on a GPU this one alone;
+            on a CPU one a core, or, where a population is not given either and one network on all
+            cores is nearly as fast as one a core (timed on a few updates), this one alone. With
+            one process the same seed gives the same search.
         timeout: no trial begins after this many seconds.
         callbacks: called with study and trial after each end; after ``study.stop()`` no trial
             begins.
@@ -117,7 +119,8 @@ def open_crew(
         LRBenchError: for bad input, or settings that cannot work together.
     """
     from lrbench_hpo.training.crew import Crew
-    from lrbench_hpo.training.workers import WorkerCrew, usable_cores
+    from lrbench_hpo.training.layout import processes_for, usable_cores
+    from lrbench_hpo.training.workers import WorkerCrew
 
     for name, value in (("population", population), ("processes", processes)):
         if value is not None:
@@ -125,20 +128,26 @@ def open_crew(
     settings = StudySettings.of(study)
     trainer = objective.trainer_for(settings)
     on_cpu = trainer.device.type == "cpu"
-    if processes is None:
-        processes = usable_cores() if on_cpu else 1
-    if population is None:
-        population = processes if on_cpu else _ON_A_GPU
+    said: tuple[str, ...] = ()
+    if processes is None and population is None and on_cpu:
+        processes, why = processes_for(trainer)
+        said = (why,)
+    processes = processes or (usable_cores() if on_cpu else 1)
+    population = population or (processes if on_cpu else _ON_A_GPU)
     population = min(population, most or population)
     processes = min(processes, population)
     worth = functools.partial(score_run, weights=settings.weights)
+    crew: Crew | WorkerCrew
     if processes == 1:
-        return Crew(trainer, population, executor, worth)
-    if not on_cpu:
+        crew = Crew(trainer, population, executor, worth)
+    elif on_cpu:
+        crew = WorkerCrew(trainer, population, executor, worth, processes)
+    else:
         raise StudyError(
             f"processes={processes}: a population on {trainer.device} is one process: give 1"
         )
-    return WorkerCrew(trainer, population, executor, worth, processes)
+    crew.notes = (*said, *crew.notes)
+    return crew
 
 
 class PopulationSearch:
@@ -194,8 +203,10 @@ class PopulationSearch:
             # Kept first: whatever breaks while one of them is told, the others are not lost.
             for event in events:
                 self._keep(event)
+            # All are known before any is judged: those in step are compared with each other.
+            news = {event.key: event for event in events if self._reported(event)}
             for event in events:
-                self._heard(event)
+                self._heard(event, to_judge=news.get(event.key) is event)
 
     def close(self) -> None:
         """End the crew; trials under way have failed."""
@@ -235,23 +246,27 @@ class PopulationSearch:
         if event.ended and event.run is not None:
             self._objective.store.add(event.run)
 
-    def _heard(self, event: Event) -> None:
+    def _reported(self, event: Event) -> bool:
+        """Report what a trial reached; whether it is news."""
+        run = event.run
+        if run is None or event.key in self._stopped or (event.ended and run.status != "complete"):
+            return False
+        return report(self._live[event.key], self._settings, run)
+
+    def _heard(self, event: Event, *, to_judge: bool = False) -> None:
         trial, run = self._live[event.key], event.run
         if run is None:
             trial.set_user_attr("failure", event.failure)
             self._tell(trial, "failed", None)
             return
-        stopping = event.key in self._stopped
         if not event.ended:
-            if not stopping and losing(trial, self._settings, run):
+            if to_judge and trial.should_prune():
                 self._stopped.add(event.key)
                 end = self._crew.drop(event.key)
                 if end is not None:
                     self._keep(end)
                     self._heard(end)
             return
-        if run.status == "complete" and not stopping:
-            losing(trial, self._settings, run)  # its last report: there is nothing left to stop
         self.spared += run.max_iterations - event.iteration if run.status == "pruned" else 0
         value = self._objective.note(trial, self._settings, run, event.state)
         self._tell(trial, run.status, value)

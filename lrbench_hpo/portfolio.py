@@ -9,6 +9,7 @@ all of them between its policies (`cover`). Both pick greedily, near-copies left
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ class Candidate:
         weight: how much it says about the new task, 1 for an own run on the same task.
         similarity: of the run's task to the new one.
         moved: coordinates that had to be moved into the space.
+        annealed: whether it keeps the run's peak only, and falls over the new task's budget.
     """
 
     policy: LRPolicy
@@ -52,6 +54,7 @@ class Candidate:
     weight: float
     similarity: float
     moved: tuple[str, ...] = ()
+    annealed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
     worth = (weights @ qualities) / (weights.sum(axis=1) + _SHRINKAGE)
     # A policy of another task may lie near good ones of this task; those themselves come first.
     worth *= np.array([c.similarity for c in candidates])
-    worth *= np.array([budget_share(max_iterations, c.run.max_iterations) for c in candidates])
+    worth *= np.array([_shape_holds(c, max_iterations) for c in candidates])
     worth[qualities < _KNOWN_GOOD] = 0.0
     chosen: list[int] = []
     left = worth.copy()
@@ -89,12 +92,23 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
         best = int(left.argmax())
         chosen.append(best)
         same = np.array([c.policy.function == candidates[best].policy.function for c in candidates])
-        left[same & (distances[best] < _COPY)] = 0.0
+        left[same & ((distances[best] < _COPY) | _both_annealed(candidates, best))] = 0.0
         left[best] = 0.0
         left[~same] *= 1 - _OTHER_FUNCTION_PENALTY * kernel[best][~same]
     return [
         Choice(candidates[i], float(worth[i]), _evidence(candidates, i, weights[i])) for i in chosen
     ]
+
+
+def _shape_holds(candidate: Candidate, max_iterations: int) -> float:
+    """What a change of budget leaves of a policy's worth; a peak alone outlasts a shape."""
+    left = budget_share(max_iterations, candidate.run.max_iterations)
+    return math.sqrt(left) if candidate.annealed else left
+
+
+def _both_annealed(candidates: Sequence[Candidate], best: int) -> npt.NDArray[np.bool_]:
+    """Which differ from the best one in their peak only: of those, the best is enough."""
+    return np.array([c.annealed and candidates[best].annealed for c in candidates])
 
 
 def cover(

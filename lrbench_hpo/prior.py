@@ -362,6 +362,8 @@ def _recommended(choice: Choice) -> Recommendation:
     ratio = candidate.policy.bounds[1] / run.policy.bounds[1]
     if abs(ratio - 1) > 0.01:
         parts.append(f"LRs times {ratio:.3g}")
+    if candidate.annealed:
+        parts.append("its peak LR, falling once over this far shorter budget")
     if candidate.moved:
         parts.append(f"{', '.join(candidate.moved)} moved into the search space")
     return Recommendation(

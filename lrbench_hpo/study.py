@@ -23,9 +23,9 @@ from lrbench_hpo.sampler import LRBenchSampler
 from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.storage import open_storage
 from lrbench_hpo.study_settings import OBJECTIVES, StudySettings
-from lrbench_hpo.suggest import trial_params
+from lrbench_hpo.suggest import orphaned, trial_params
 
-_READY, _CLAIM = "lrbench:ready", "lrbench:claim"
+_READY, _CLAIM, _ORPHANS = "lrbench:ready", "lrbench:claim", "lrbench:orphans"
 _KEPT = ("source", "why", "given", "suggestion")  # of a trial that is asked for again
 # Seconds: how long a second worker waits for the first one's set-up, and for rival claims to it.
 _CREATOR_PATIENCE, _CLAIM_PATIENCE = 20.0, 1.0
@@ -73,7 +73,10 @@ def create_study(
             when None.
         storage: any Optuna storage.
         study_name: the study's name in the storage.
-        load_if_exists: go on with a study of that name instead of refusing.
+        load_if_exists: go on with a study of that name instead of refusing. Trials of processes
+            that were killed on this machine are ended as failed, unless the storage has a
+            heartbeat, which does that on all machines; policies that were given or known to be
+            good are then tried again.
         sampler: any Optuna sampler for the trials after the known-good ones; `LRBenchSampler`
             when None.
         pruner: any Optuna pruner; it sees the score at LR minima. None prunes nothing, for
@@ -130,6 +133,8 @@ def create_study(
         _enqueue(study, first)
     else:
         _join(study, settings, first)
+        if _has_heartbeat(storage) or _end_orphans(study):
+            _ask_again(study)
         _enqueue_given(study, given)
     study.sampler = sampler or LRBenchSampler.from_prior(
         prior,
@@ -217,17 +222,34 @@ def _join(
     if not StudySettings.known_to(study) and not study.get_trials(deepcopy=False):
         settings.keep_in(study)  # its creator died first
     StudySettings.of(study).refuse_other(study.study_name, settings)
-    if not study.user_attrs.get(_READY) and _claimed(study):
+    waits = not study.user_attrs.get(_READY)
+    if waits and _claimed(study, _CLAIM) and not study.user_attrs.get(_READY):
         _enqueue(study, portfolio)
-    _ask_again(study)
 
 
-def _claimed(study: optuna.Study) -> bool:
-    """Whether, of all workers that find the creator dead, this is the one to finish its work."""
+def _claimed(study: optuna.Study, what: str) -> bool:
+    """Whether, of all workers that find another one dead, this is the one to finish its work."""
     claim = uuid.uuid4().hex
-    study.set_user_attr(_CLAIM, claim)
+    study.set_user_attr(what, claim)
     time.sleep(_CLAIM_PATIENCE)
-    return bool(study.user_attrs[_CLAIM] == claim) and not study.user_attrs.get(_READY)
+    return bool(study.user_attrs[what] == claim)
+
+
+def _has_heartbeat(storage: str | optuna.storages.BaseStorage | None) -> bool:
+    """Whether Optuna itself finds out whose process is dead."""
+    interval = getattr(storage, "get_heartbeat_interval", None)
+    return interval is not None and interval() is not None
+
+
+def _end_orphans(study: optuna.Study) -> bool:
+    """End what runs in processes that were killed; False if another worker does that."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    orphans = [trial for trial in running if orphaned(trial)]
+    if orphans and not _claimed(study, _ORPHANS):
+        return False
+    for trial in orphans:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    return True
 
 
 def _ask_again(study: optuna.Study) -> None:

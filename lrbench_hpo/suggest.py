@@ -18,11 +18,13 @@ from lrbench_hpo import coordinates
 from lrbench_hpo.coordinates import KINDS, Scale
 from lrbench_hpo.errors import StudyError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.processes import gone, this_process
 from lrbench_hpo.space import Range, SearchSpace
 from lrbench_hpo.space_files import load_space
 from lrbench_hpo.study_settings import StudySettings
 
 FUNCTION = "lr_function"
+_PROCESS, _LOOP = "process", "optimizes"
 
 
 def distributions(space: SearchSpace, function: str) -> dict[str, BaseDistribution]:
@@ -111,7 +113,34 @@ def suggest_policy(
     else:
         space = load_space(search_space or "default").restricted(functions).within(max_iterations)
         scale = Scale(max_iterations, reference_lr)
+    _note_process(trial, study)
     return suggest_in(trial, space, scale)
+
+
+def _note_process(trial: optuna.Trial, study: optuna.Study | None) -> None:
+    """Note who has a trial in hand, so that `orphaned` tells when nobody has any more."""
+    if study is None:
+        return
+    # Optuna says it nowhere else; where it is not there, the trial is left alone.
+    within = getattr(getattr(study, "_thread_local", None), "in_optimize_loop", False)
+    trial.set_user_attr(_PROCESS, {**this_process(), _LOOP: bool(within)})
+
+
+def orphaned(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a running trial's process was killed, on this machine, and nobody will end it.
+
+    Trials that are asked for outside of ``study.optimize`` and not trained by `Objective` may be
+    told by any process, such as another job of a cluster: they never are.
+
+    Args:
+        trial: any trial.
+    """
+    noted = trial.user_attrs.get(_PROCESS)
+    if trial.state != optuna.trial.TrialState.RUNNING or not isinstance(noted, dict):
+        return False
+    # The built-in training says of each trial first whether a stored run is recalled.
+    bound = noted.get(_LOOP) is True or "recalled" in trial.user_attrs
+    return bound and gone(noted)
 
 
 def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolicy:

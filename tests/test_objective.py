@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import optuna
 import pytest
@@ -17,8 +18,10 @@ import torch
 import lrbench_hpo
 from lrbench_hpo import LRPolicy, Objective, connect, create_study
 from lrbench_hpo.errors import DatabaseError, LRBenchError, StudyError
+from lrbench_hpo.objective import losing, relive
 from lrbench_hpo.outcomes import ranked_trials
-from lrbench_hpo.suggest import trial_params
+from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.suggest import suggest_policy, trial_params
 
 BUDGET = 40
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -227,6 +230,28 @@ def test_pruners_see_the_score_at_lr_minima(url):
         assert reported <= {*policy.minima(BUDGET), BUDGET}
     stored = own_runs(url)
     assert sum(run.status == "pruned" for run in stored) == states.count("PRUNED")
+
+
+def test_a_training_that_begins_anew_reports_nothing_twice(url):
+    study = study_of(url, functions=["FIX"], pruner=StopSecond())
+    study.ask()
+    trial, settings = study.ask(), StudySettings.of(study)
+    trainer = Objective("digits", "mlp", database=url).trainer_for(settings)
+    policy, asked = suggest_policy(trial), []
+
+    def report(_, run):
+        asked.append(losing(trial, settings, run))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.train(policy, BUDGET, on_evaluation=report)
+        first = study.trials[1].intermediate_values
+        again = trainer.train(policy, BUDGET, on_evaluation=report).run
+        relive(trial, settings, again)
+    assert len(first) == len(asked) // 2 > 1
+    assert study.trials[1].intermediate_values == first
+    assert any(asked[: len(first)])
+    assert not any(asked[len(first) :])  # there it was let go on
 
 
 def test_pareto_studies_report_nothing_and_take_any_pruner(url):

@@ -40,9 +40,30 @@ def test_the_papers_best_come_first(database):
 
 
 def test_points_are_scaled_to_the_budget(database):
-    first = recommend("cifar10", "resnet32", database=database, max_iterations=6_400)[0].policy
-    assert first == LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=first.gamma, l=200)
-    assert first.gamma**6_400 == pytest.approx(0.99994**64_000)
+    first = recommend("cifar10", "resnet32", database=database, max_iterations=32_000)[0].policy
+    assert first == LRPolicy("SINEXP", k0=1e-4, k1=0.9, gamma=first.gamma, l=1000)
+    assert first.gamma**32_000 == pytest.approx(0.99994**64_000)
+
+
+def test_far_shorter_budgets_keep_the_peak_and_fall_once(database):
+    found = recommend("mnist", "lenet", database=database, max_iterations=300)
+    assert found[0].policy == LRPolicy("POLY", k0=0.06, p=1.0, l=300)
+    falling = [entry for entry in found if "falling once" in entry.why]
+    assert [entry.policy.function for entry in falling] == ["POLY", "COS"]
+    assert falling[1].policy.bounds[1] == pytest.approx(0.06)
+    # The papers' own shapes stay on the list behind them.
+    assert {"SINEXP", "TRI2"} <= {entry.policy.function for entry in found[2:]}
+
+
+def test_own_results_at_a_like_budget_come_before_annealed_ones(database):
+    best = LRPolicy("EXP", k0=0.03, gamma=0.99)
+    worse = [LRPolicy("FIX", k0=k0) for k0 in (0.001, 0.002, 0.003)]
+    runs = [
+        own(best, 0.98, model="lenet", dataset="mnist"),
+        *(own(p, 0.6, model="lenet", dataset="mnist") for p in worse),
+    ]
+    database.add(*runs)
+    assert recommend("mnist", "lenet", database=database, max_iterations=300)[0].policy == best
 
 
 def test_points_are_scaled_to_the_batch(database):

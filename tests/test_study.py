@@ -422,3 +422,82 @@ def test_every_space_fits_its_own_distributions():
     for name in ("default", "mnist-lenet", "cifar10-cnn3", "cifar10-resnet32"):
         space = load_space(name)
         assert all(distributions(space, function) for function in space.functions)
+
+
+HANGING = """
+import sys, time
+import lrbench_hpo
+study = lrbench_hpo.create_study(
+    "mnist", "lenet", database="sqlite://", storage=sys.argv[1], study_name="s",
+    load_if_exists=True, points_to_evaluate=[lrbench_hpo.LRPolicy("FIX", k0=0.02)],
+)
+def hang(trial):
+    print(lrbench_hpo.suggest_policy(trial), flush=True)
+    time.sleep(1000)
+if sys.argv[2] == "optimize":
+    study.optimize(hang)
+hang(study.ask())
+"""
+
+
+@pytest.fixture
+def hanging(storage):
+    """Start processes that have a trial under way; they are killed in the end."""
+    processes = []
+
+    def start(how):
+        program = [sys.executable, "-P", "-c", HANGING, storage, how]
+        processes.append(subprocess.Popen(program, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout.readline()
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        kill(process)
+        process.stdout.close()
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def states(study):
+    return [trial.state.name for trial in study.trials]
+
+
+def test_what_killed_processes_had_under_way_is_tried_again(storage, hanging):
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    first, second = hanging("optimize"), hanging("optimize")
+    assert states(create_study("mnist", "lenet", **make)) == ["RUNNING", "RUNNING"]
+    kill(first)  # the other one goes on undisturbed
+    assert states(create_study("mnist", "lenet", **make)) == ["FAIL", "RUNNING", "WAITING"]
+    kill(second)
+    again = create_study("mnist", "lenet", **make)
+    assert states(again) == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    assert states(create_study("mnist", "lenet", **make)) == states(again)
+    again.optimize(score_of, n_trials=2)
+    policies = [t.user_attrs["policy"] for t in again.trials]
+    sources = [t.user_attrs["source"] for t in again.trials]
+    assert policies[:2] == policies[2:]
+    assert sources[:2] == sources[2:]
+    assert policies[0] == LRPolicy("FIX", k0=0.02).to_dict()
+    assert sources[1].startswith("published")
+
+
+def test_trials_that_another_process_may_tell_are_left_alone(storage, hanging):
+    make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
+    kill(hanging("ask"))
+    study = create_study("mnist", "lenet", **make)
+    assert states(study) == ["RUNNING"]
+    study.tell(0, 0.5)
+
+
+def test_a_storage_with_a_heartbeat_finds_the_dead_itself(storage, hanging):
+    make = {"database": MEMORY, "study_name": "s", "load_if_exists": True}
+    kill(hanging("optimize"))
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        beating = optuna.storages.RDBStorage(storage, heartbeat_interval=60)
+    assert states(create_study("mnist", "lenet", storage=beating, **make)) == ["RUNNING"]
+    late = create_study("mnist", "lenet", storage=storage, **make)
+    assert states(late) == ["FAIL", "WAITING"]

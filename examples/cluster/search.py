@@ -13,6 +13,7 @@ was; with another --name it starts a new search.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="digits", help="a name, .npz file or image folder")
     parser.add_argument("--model", default="lenet")
     parser.add_argument("--data", help="folder of the data set, on every node; else LRBENCH_DATA")
-    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=8, help="policies to train")
+    parser.add_argument("--population", type=int, help="policies trained together; else one each")
     parser.add_argument("--max-iterations", type=int, help="budget of a trial; else the recipe's")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs, and threads, of a trial")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs of a trial; 0.25: 4 share one")
@@ -55,14 +57,19 @@ def fitting(cpus: float, gpus: float) -> int:
 
 
 class Lines(tune.Callback):
-    """One line for each trial that ended."""
+    """One line for each policy whose trial ended."""
+
+    def __init__(self, searcher: LRBenchSearcher) -> None:
+        self.searcher = searcher
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        score, status = (trial.last_result.get(name) for name in ("score", "status"))
-        policy = lrbench_hpo.LRPolicy.from_dict(trial.config["lr_policy"])
-        print(f"{trial.trial_id} {status} score {score} {policy}", flush=True)
+        told = self.searcher.study.trials
+        for number in self.searcher.numbers(trial.trial_id):
+            score, status = (told[number].user_attrs.get(name) for name in ("score", "status"))
+            policy = lrbench_hpo.LRPolicy.from_dict(told[number].user_attrs["policy"])
+            print(f"{trial.trial_id} {status} score {score} {policy}", flush=True)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -79,9 +86,11 @@ def main() -> None:
     config |= {key: value for key, value in given.items() if value is not None}
     config["resources"] = {"cpu": args.cpus, "gpu": args.gpus}
     recorder = RecordRuns()
-    searcher = LRBenchSearcher(seed=args.seed)
+    searcher = LRBenchSearcher(seed=args.seed, population=args.population)
+    together = args.population or 1
     budget = args.max_iterations or "usual"
-    name = args.name or f"{args.dataset}-{args.model}-{budget}-{args.seed}"
+    shape = f"-x{args.population}" if args.population else ""
+    name = args.name or f"{args.dataset}-{args.model}-{budget}-{args.seed}{shape}"
     folder = args.storage or os.path.expanduser("~/ray_results")
     # Ray logs an error for a search of a new name; only of a bucket must it look itself.
     begun = "://" in folder or any(Path(folder, name).glob("experiment_state-*"))
@@ -90,9 +99,9 @@ def main() -> None:
         name=name,
         resume="AUTO" if begun else None,
         search_alg=searcher,
-        callbacks=[recorder, Lines()],
+        callbacks=[recorder, Lines(searcher)],
         config=config,
-        num_samples=args.trials,
+        num_samples=math.ceil(args.trials / together),
         max_concurrent_trials=args.concurrent or fitting(args.cpus, args.gpus),
         storage_path=args.storage,
         max_failures=3,  # of a trial: it goes on from its last checkpoint
@@ -104,13 +113,19 @@ def main() -> None:
     states = [trial.status for trial in done.trials]
     failed = states.count("ERROR")
     # The study also refuses, in one line, to have gone on with another search of this name.
-    cut = sum(trial.state.name == "PRUNED" for trial in searcher.study.trials)
+    policies = searcher.study.trials
+    cut = sum(trial.state.name == "PRUNED" for trial in policies)
     ended = states.count("TERMINATED")
-    print(f"{ended} of {len(states)} trials ended, {cut} of them cut, {failed} failed")
-    best = done.get_best_trial("score", "max") if failed < len(states) else None
-    if best is not None:
-        policy = lrbench_hpo.LRPolicy.from_dict(best.config["lr_policy"])
-        print(f"best: score {best.last_result['score']:.4f} with {policy}")
+    if args.population:
+        print(f"{ended} of {len(states)} populations ended, {failed} failed")
+        print(f"{len(policies)} policies, {cut} of them cut")
+    else:
+        print(f"{ended} of {len(states)} trials ended, {cut} of them cut, {failed} failed")
+    complete = [trial for trial in policies if trial.user_attrs.get("status") == "complete"]
+    if complete:
+        best = max(complete, key=lambda trial: trial.user_attrs["score"])
+        policy = lrbench_hpo.LRPolicy.from_dict(best.user_attrs["policy"])
+        print(f"best: score {best.user_attrs['score']:.4f} with {policy}")
     if recorder.waiting:
         print(f"{len(recorder.waiting)} results wait in {recorder.file} for their database")
     ray.shutdown()

@@ -169,7 +169,7 @@ _POPULATION: Sequence[Callable[[Any], Any]] = (
         "--early-stopping/--no-early-stopping",
         default=None,
         help="Stop policies that have no chance left, judged at LR minima alone. Default: with "
-        "--population.",
+        "--population and --objective score.",
     ),
 )
 
@@ -185,7 +185,8 @@ def population_given(settings: dict[str, Any], *, on_ray: bool) -> Together:
     """Take the options of `population` out of a command's arguments.
 
     Raises:
-        click.UsageError: for one that means nothing without another, or on Ray.
+        click.UsageError: for one that means nothing without another, with several objectives, or
+            on Ray.
     """
     names = ("population", "executor", "processes", "early_stopping")
     given = {name: settings.pop(name) for name in names}
@@ -204,9 +205,14 @@ def population_given(settings: dict[str, Any], *, on_ray: bool) -> Together:
             "--early-stopping: single trials on Ray are stopped by its schedulers: give "
             "--scheduler asha, or --population"
         )
-    stopping = given["early_stopping"]
+    stopping, several = given["early_stopping"], settings["objective"] == "pareto"
+    if stopping and several:
+        raise click.UsageError(
+            "--early-stopping --objective pareto: who falls behind in the score may still be on "
+            "the front, so nobody is stopped: leave out --early-stopping, or give --objective score"
+        )
     if stopping is None:
-        stopping = given["population"] is not None
+        stopping = given["population"] is not None and not several
     return Together(
         given["population"], given["executor"] or "auto", given["processes"], bool(stopping)
     )

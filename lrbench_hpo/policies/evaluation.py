@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from lrbench_hpo.policies.table import FUNCTIONS
 from lrbench_hpo.policies.waves import Wave
 
 if TYPE_CHECKING:
     from lrbench_hpo.policies.policy import LRPolicy
+
+Places = npt.NDArray[np.int64]
 
 _LOOKS = 1_000  # LRs that tell whether a wave turns within a budget
 
@@ -39,26 +43,81 @@ def is_cyclic(policy: LRPolicy) -> bool:
     return any(True for _ in _waves(policy))
 
 
+@dataclass(frozen=True)
+class _Minima:
+    """Minima of one part as whole iterations, computed when asked for: memory may not hold all.
+
+    Hardly two are the same, because no cycle is shorter than an iteration (rounding can bring two
+    cycles of one iteration together, far from 0).
+
+    Attributes:
+        wave: the part's.
+        half: half a cycle, in iterations.
+        start: of the part.
+        first: the first one's place among all minima of the part, from 1.
+        count: how many.
+    """
+
+    wave: Wave
+    half: float
+    start: float
+    first: int
+    count: int
+
+    def at(self, places: Places) -> Places:
+        """Those at some places, from 0."""
+        times = self.wave.minimum_times(self.half, self.first + places.astype(np.float64))
+        return np.ceil(self.start + times).astype(np.int64)
+
+    @property
+    def last(self) -> int:
+        return int(self.at(np.array([self.count - 1]))[0])
+
+
+def _minima(policy: LRPolicy, budget: int) -> list[_Minima]:
+    """The minima of each part in turn, none of them twice."""
+    found: list[_Minima] = []
+    for wave, half, start, end in _waves(policy):
+        if start >= budget:
+            continue
+        count = wave.count_minima(half, min(end, budget) - start)
+        part = _Minima(wave, half, start, 1, count)
+        # Where a part ends between two iterations, the next one's first minimum may be its last.
+        if count and found and part.at(np.array([0]))[0] <= found[-1].last:
+            part = _Minima(wave, half, start, 2, count - 1)
+        if part.count:
+            found.append(part)
+    return found
+
+
 def minima(policy: LRPolicy, budget: int) -> tuple[int, ...]:
     """``LRPolicy.minima`` for a budget that was checked."""
-    times = [
-        start + wave.minimum_times(half, min(end, budget) - start)
-        for wave, half, start, end in _waves(policy)
-        if start < budget
-    ]
-    points: list[int] = np.unique(np.ceil(np.concatenate([[], *times]))).astype(int).tolist()
-    return tuple(point for point in points if point <= budget)
+    points = [part.at(np.arange(part.count)) for part in _minima(policy, budget)]
+    return tuple(np.unique(np.concatenate(points)).tolist()) if points else ()
 
 
 def evaluation_points(policy: LRPolicy, budget: int, limit: int) -> tuple[int, ...]:
     """``LRPolicy.evaluation_points`` for numbers that were checked."""
-    points = [m for m in minima(policy, budget) if m < budget]
-    if points or (is_cyclic(policy) and not _one_way(policy, budget)):
-        room = min(limit - 1, len(points))
-        chosen = [points[(i + 1) * len(points) // room - 1] for i in range(room)]
+    parts = _minima(policy, budget)
+    count = sum(part.count for part in parts)
+    count -= bool(parts) and parts[-1].last == budget
+    if count or (is_cyclic(policy) and not _one_way(policy, budget)):
+        room = min(limit - 1, count)
+        chosen = _at(parts, [(i + 1) * count // room - 1 for i in range(room)])
     else:
         chosen = [math.ceil(budget * i / limit) for i in range(1, limit)]
     return tuple(sorted({*chosen, budget}))
+
+
+def _at(parts: Sequence[_Minima], places: Sequence[int]) -> list[int]:
+    """The minima at some places among those of all parts."""
+    wanted, before = np.array(places, dtype=np.int64), 0
+    found: list[int] = []
+    for part in parts:
+        inside = (wanted >= before) & (wanted < before + part.count)
+        found += part.at(wanted[inside] - before).tolist()
+        before += part.count
+    return found
 
 
 def _one_way(policy: LRPolicy, budget: int) -> bool:

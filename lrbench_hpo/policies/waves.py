@@ -64,16 +64,32 @@ class Wave:
         """The first time after 0 at which a cycle has come down to its minimum."""
         return (self.period - self.shift) * l
 
-    def minimum_times(self, l: float, horizon: float) -> Array:  # noqa: E741
-        """Times ``0 < t <= horizon`` at which a cycle has come down to its minimum.
+    def minimum_times(self, l: float, places: Array) -> Array:  # noqa: E741
+        """Times after 0 at which cycles have come down to their minimum.
+
+        Args:
+            l: half a cycle, in iterations.
+            places: of the minima asked for, in their order: 1 is the first.
+
+        >>> WAVES[0].minimum_times(10.0, np.array([1.0, 2.0])).tolist()
+        [20.0, 40.0]
+        """
+        return (places * self.period - self.shift) * l
+
+    def count_minima(self, l: float, horizon: float) -> int:  # noqa: E741
+        """How many minima there are up to a time.
 
         Args:
             l: half a cycle, in iterations.
             horizon: the last time asked for, in iterations.
+
+        >>> WAVES[0].count_minima(10.0, 45.0)
+        2
         """
         cycles = (horizon / l + self.shift) // self.period
-        times = (np.arange(1.0, cycles + 2.0) * self.period - self.shift) * l
-        return times[times <= horizon]
+        near = cycles + np.array([-1.0, 0.0, 1.0])  # rounding may put it off by one
+        within = near[(near >= 1) & (self.minimum_times(l, near) <= horizon)]
+        return int(within.max(initial=0.0))
 
 
 @dataclass(frozen=True)

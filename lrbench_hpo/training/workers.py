@@ -33,6 +33,7 @@ class _Worker:
 
     process: Any
     line: Connection
+    room: int = 0
     members: dict[int, tuple[LRPolicy, int]] = field(default_factory=dict)
     latest: dict[int, Event] = field(default_factory=dict)
     iterations: tuple[int, int] = (0, 0)
@@ -41,7 +42,8 @@ class _Worker:
 class WorkerCrew:
     """Populations in processes with one thread each; they end with the process that made them.
 
-    A process that is killed is replaced once for each of its members, which begin anew.
+    A process that is killed is replaced once for each of its members, which begin anew; those that
+    do not fit into the memory any more wait until there is room.
 
     Args:
         trainer: what to train, on a CPU.
@@ -66,6 +68,7 @@ class WorkerCrew:
         share = -(-room // processes)
         chosen, notes = _chosen(executor, trainer, share)
         self._asked = (trainer, share, chosen, worth, processes)
+        self._waiting: dict[int, tuple[LRPolicy, int]] = {}
         self._again: set[int] = set()
         self._dropped: set[int] = set()
         self._broken: str | None = None
@@ -76,11 +79,12 @@ class WorkerCrew:
         try:
             for _ in range(processes):
                 self._workers.append(self._start())
-            rooms = [self._hello(worker) for worker in self._workers]
+            for worker in self._workers:
+                self._hello(worker)
         except BaseException:
             self.close()
             raise
-        self.room = min(room, min(rooms) * processes)
+        self.room = min(room, min(worker.room for worker in self._workers) * processes)
         theirs = self.notes if executor != "auto" else self.notes[1:]
         self.notes = tuple(dict.fromkeys([*notes, *theirs]))
 
@@ -95,13 +99,14 @@ class WorkerCrew:
         return self._gone[1] + sum(worker.iterations[1] for worker in self._workers)
 
     def add(self, key: int, policy: LRPolicy, max_iterations: int) -> None:
-        """Begin a member, in the process with the fewest."""
-        worker = min(self._workers, key=lambda worker: len(worker.members))
-        worker.members[key] = (policy, max_iterations)
-        self._send(worker, ("add", key, policy.to_dict(), max_iterations))
+        """Begin a member, in the process with the fewest; where none has room, it waits."""
+        self._waiting[key] = (policy, max_iterations)
+        self._fill()
 
     def drop(self, key: int) -> Event | None:
         """Stop a member early; its end follows among the events."""
+        if key in self._waiting:
+            self._dropped.add(key)
         for worker in self._workers:
             if key in worker.members:
                 self._dropped.add(key)
@@ -135,6 +140,7 @@ class WorkerCrew:
                 if moving and on_progress is not None:
                     on_progress(moving)
                 found += [self._heard(worker, event) for event in events if event.run is not None]
+            self._fill()
         return found
 
     def close(self) -> None:
@@ -169,7 +175,8 @@ class WorkerCrew:
         theirs.close()
         return _Worker(process, mine)
 
-    def _hello(self, worker: _Worker) -> int:
+    def _hello(self, worker: _Worker) -> None:
+        """Hear from a process that has begun how many members it has room for."""
         try:
             told = worker.line.recv()
         except (EOFError, OSError):
@@ -180,8 +187,20 @@ class WorkerCrew:
             ) from None
         if isinstance(told, str):
             raise TrainingError(told)
-        room, self.notes, self.environment = told
-        return int(room)
+        worker.room, self.notes, self.environment = told
+
+    def _fill(self) -> None:
+        """Give those who wait to the processes with the fewest, as far as there is room."""
+        while self._waiting:
+            free = [worker for worker in self._workers if len(worker.members) < worker.room]
+            if not free:
+                return
+            worker = min(free, key=lambda worker: len(worker.members))
+            key = next(iter(self._waiting))
+            policy, max_iterations = worker.members[key] = self._waiting.pop(key)
+            self._send(worker, ("add", key, policy.to_dict(), max_iterations))
+            if key in self._dropped:
+                self._send(worker, ("drop", key))
 
     def _send(self, worker: _Worker, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(OSError):  # it is dead, which its line will tell
@@ -207,7 +226,10 @@ class WorkerCrew:
         fresh = self._start()
         self._workers.append(fresh)
         self._hello(fresh)
+        # Beside the others there may be less memory now than at first.
+        self.room = min(self.room, sum(worker.room for worker in self._workers))
         lost = []
+        again = {}
         for key, (policy, max_iterations) in worker.members.items():
             if key in self._dropped and key in worker.latest:
                 lost.append(replace(worker.latest[key], ended=True))
@@ -216,8 +238,9 @@ class WorkerCrew:
                 lost.append(Event(key, 0, ended=True, failure=reason))
                 continue
             self._again.add(key)
-            fresh.members[key] = (policy, max_iterations)
-            self._send(fresh, ("add", key, policy.to_dict(), max_iterations))
+            again[key] = (policy, max_iterations)
+        self._waiting = {**again, **self._waiting}
+        self._fill()
         return lost
 
 
@@ -300,10 +323,3 @@ class _Voice:
 def _arrays(state: Weights | None) -> Any:
     """Weights as arrays, which are copied through the line: tensors would go by shared memory."""
     return state and {name: value.cpu().numpy() for name, value in state.items()}
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

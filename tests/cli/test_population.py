@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 
+import optuna
 import psutil
 import pytest
+from optuna.trial import TrialState
 
 from lrbench_hpo import connect
+from lrbench_hpo.cli.options import population_given
 
 SMALL = ("digits", "mlp", "--max-iterations", 30)
 
@@ -51,6 +54,11 @@ def test_a_search_tells_its_trials_what_was_spared_and_the_winner(run, home):
         (("--processes", "2"), "add --population"),
         (("--ray", "--population", "2", "--processes", "2"), "leave it out with --ray"),
         (("--ray", "--early-stopping"), "give --scheduler asha"),
+        (("--objective", "pareto", "--early-stopping"), "leave out --early-stopping, or"),
+        (
+            ("--objective", "pareto", "--population", "2", "--early-stopping", "--ray"),
+            "--objective pareto: who falls behind",
+        ),
     ],
 )
 def test_what_cannot_work_is_one_line(run, arguments, says):
@@ -63,10 +71,13 @@ COMMAND = [sys.executable, "-m", "lrbench_hpo", "tune", "digits", "mlp", "-T", "
 TOGETHER = ["--population", "4", "--processes", "2", "--executor", "stream"]
 
 
-def started(home, trials: int, told: int):
+STORED = ("--storage", "sqlite:///study.db")
+
+
+def started(home, trials: int, told: int, *more: str):
     """A search of which so many trials have ended, and the lines so far."""
     process = subprocess.Popen(
-        [*COMMAND, *TOGETHER, "--trials", str(trials)],
+        [*COMMAND, *TOGETHER, "--trials", str(trials), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -94,8 +105,23 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
     assert not any(worker.is_running() for worker in workers)
 
 
-def test_a_killed_search_keeps_what_is_done_and_leaves_no_process(home):
-    process, lines = started(home, 1000, told=3)
+@pytest.mark.parametrize("on_ray", [False, True])
+@pytest.mark.parametrize(("objective", "stopping"), [("score", True), ("pareto", False)])
+def test_a_population_stops_losers_of_a_score_alone(objective, stopping, on_ray):
+    given = {"population": 2, "executor": None, "processes": None, "early_stopping": None}
+    asked = population_given({**given, "objective": objective}, on_ray=on_ray)
+    assert asked.early_stopping is stopping
+
+
+def test_several_objectives_stop_nobody_unasked(run):
+    given = (*SMALL, "--trials", 3, "--population", 2, "--processes", 1, "--executor", "stream")
+    code, out, err = run("tune", *given, "--objective", "pareto")
+    assert (code, err) == (0, "")
+    assert ": 0 spared by early stopping" in out
+
+
+def test_a_killed_search_keeps_what_is_done_and_leaves_no_process(run, home):
+    process, lines = started(home, 1000, 3, *STORED)
     with process:
         workers = psutil.Process(process.pid).children()
         assert len(workers) == 2
@@ -105,6 +131,18 @@ def test_a_killed_search_keeps_what_is_done_and_leaves_no_process(home):
         time.sleep(0.05)
     assert not any(map(lives, workers))
     assert len(local_runs(home)) >= sum(line.startswith("trial ") for line in lines)
+
+    # What was under way is ended by the next command, and what was known to be good asked anew.
+    code, _, err = run(*COMMAND[3:], "--trials", 1, *STORED)
+    assert (code, err) == (0, "")
+    stored = f"sqlite:///{home / 'study.db'}"
+    trials = optuna.load_study(study_name="digits-mlp", storage=stored).trials
+    lost = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert lost
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    known_good = [t.params for t in lost if t.user_attrs["suggestion"]["source"] == "portfolio"]
+    asked = [t.params or t.system_attrs["fixed_params"] for t in trials if t not in lost]
+    assert all(params in asked for params in known_good)
 
 
 def lives(process: psutil.Process) -> bool:

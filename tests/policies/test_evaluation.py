@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,3 +111,59 @@ def test_bad_budgets(bad: object) -> None:
         policy.evaluation_points(bad)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match=r"^limit=.*: expected a whole number"):
         policy.evaluation_points(100, limit=bad)  # type: ignore[arg-type]
+
+
+WAVY = st.builds(
+    lambda name, half, scale: LRPolicy(
+        name, k0=0.1, k1=scale, l=half, **({"gamma": 0.99} if name.endswith("EXP") else {})
+    ),
+    st.sampled_from([name for name, row in FUNCTIONS.items() if row.is_cyclic]),
+    st.one_of(st.integers(1, 50), st.floats(1, 50), st.sampled_from([1.0, 1.1, 1.3, 2.5])),
+    st.sampled_from([0.0, 1.0]),
+)
+ENDS = st.lists(st.one_of(st.integers(1, 80), st.floats(1, 80)), min_size=1, max_size=3)
+
+
+def listed(policy: LRPolicy, budget: int) -> list[int]:
+    """All minima, one cycle after the other, as the definition has them."""
+    found = set()
+    for index, (start, end, part) in enumerate(policy.spans):
+        wave = FUNCTIONS[part.function].wave
+        if wave is None:
+            continue
+        rest = [following for _, _, following in policy.spans[index + 1 :]]
+        rests = bool(rest) and rest[0](0) <= part.bounds[0]
+        times = (wave.period * k - wave.shift for k in range(1, 2 * budget + 2))
+        for time in (time * part.l for time in times):  # type: ignore[operator]
+            if time <= min(end, budget) - start and not (rests and start + time >= end):
+                found.add(int(np.ceil(start + time)))
+    return sorted(found)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.lists(WAVY, min_size=1, max_size=3), ENDS, st.integers(1, 300), st.integers(1, 12))
+def test_points_are_those_of_a_plain_list(
+    waves: list[LRPolicy], ends: list[float], budget: int, limit: int
+) -> None:
+    if len(waves) > 1:
+        stops = np.cumsum(ends + ends)[: len(waves) - 1].tolist()
+        policy = compose([*zip(stops, waves, strict=False), (None, waves[-1])][: len(waves)])
+    else:
+        policy = waves[0]
+    everything = listed(policy, budget)
+    assert list(policy.minima(budget)) == everything
+    before = [minimum for minimum in everything if minimum < budget]
+    if before:
+        room = min(limit - 1, len(before))
+        picked = [before[(i + 1) * len(before) // room - 1] for i in range(room)]
+        assert policy.evaluation_points(budget, limit) == (*picked, budget)
+
+
+def test_many_cycles_take_no_memory() -> None:
+    policy = LRPolicy("COSRSW", k0=0.1, k1=1, l=1)
+    tracemalloc.start()
+    points = policy.evaluation_points(10**12, limit=5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert points == (*((10**12 - 1) * i // 4 for i in (1, 2, 3, 4)), 10**12)
+    assert most < 10**6  # bytes

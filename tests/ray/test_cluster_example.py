@@ -13,9 +13,16 @@ PROGRAM = pathlib.Path(__file__).parents[2] / "examples" / "cluster" / "search.p
 OPTIONS = ["--model", "mlp", "--max-iterations", "50"]
 
 
-def search(tmp_path, *, trials, **variables):
+def search(tmp_path, *options, trials, says=None, **variables):
     database = tmp_path / "lr.db"
-    given = [*OPTIONS, "--trials", str(trials), "--storage", tmp_path / "results"]
+    given = [
+        *OPTIONS,
+        *map(str, options),
+        "--trials",
+        str(trials),
+        "--storage",
+        tmp_path / "results",
+    ]
     done = subprocess.run(
         [sys.executable, "-P", PROGRAM, *given],
         cwd=tmp_path,
@@ -25,7 +32,8 @@ def search(tmp_path, *, trials, **variables):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert f"{trials} of {trials} trials ended, 0 of them cut, 0 failed" in done.stdout
+    said = says or f"{trials} of {trials} trials ended, 0 of them cut, 0 failed"
+    assert said in done.stdout
     assert "best: score" in done.stdout
     with lrbench_hpo.connect(database) as db:
         return done, {run.uid for run in db.find(source="local")}
@@ -37,6 +45,17 @@ def test_one_machine(tmp_path):
     assert "Connecting to existing" not in first.stderr
     assert len(runs) == 2
     assert search(tmp_path, trials=2)[1] == runs  # nothing was left to do
+
+
+@pytest.mark.slow
+def test_populations_on_one_machine(tmp_path):
+    done, runs = search(tmp_path, "--population", 2, trials=3, says="2 of 2 populations ended, 0")
+    assert "4 policies, " in done.stdout
+    assert len(runs) == 4
+    with lrbench_hpo.connect(tmp_path / "lr.db") as db:
+        assert {run.notes["ray_member"] for run in db.find(source="local")} == {0, 1}
+    assert sum(" score " in line for line in done.stdout.splitlines()) == 4 + 1  # and the best
+    assert "None" not in done.stdout
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import torch
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.errors import TrainingError
 from lrbench_hpo.tasks import Recipe
-from lrbench_hpo.training import Trainer
+from lrbench_hpo.training import Trainer, memory
 from lrbench_hpo.training.crew import Crew, Event
 from lrbench_hpo.training.workers import WorkerCrew
 
@@ -115,6 +115,35 @@ def test_the_members_of_a_killed_process_begin_anew(crew, digits_trainer):
     for key, policy in enumerate(POLICIES):
         run = digits_trainer.train(policy, 400).run
         assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
+
+
+def test_members_wait_where_a_fresh_process_has_less_memory(digits_trainer, monkeypatch):
+    crew = WorkerCrew(digits_trainer, 4, "stream", worth, 1)
+    try:
+        for key, policy in enumerate(POLICIES):
+            crew.add(key, policy, 400)
+        monkeypatch.setattr(memory, "_USED_SHARE", 0.0)  # what is forked now has it, too
+        kill_one(crew)
+        events = until_the_end(crew, len(POLICIES))
+        assert crew.room == 1
+        for key, policy in enumerate(POLICIES):
+            run = digits_trainer.train(policy, 400).run
+            assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
+    finally:
+        crew.close()
+
+
+def test_a_member_that_waits_can_be_dropped(digits_trainer):
+    crew = WorkerCrew(digits_trainer, 1, "stream", worth, 1)
+    try:
+        crew.add(0, POLICIES[0], 40)
+        crew.add(1, POLICIES[1], 40)
+        assert crew.drop(1) is None
+        assert crew.drop(2) is None
+        statuses = {key: status for key, (status, *_) in runs_of(until_the_end(crew, 2)).items()}
+        assert statuses == {0: "complete", 1: "pruned"}
+    finally:
+        crew.close()
 
 
 def test_a_member_whose_process_is_killed_twice_has_failed(digits_trainer):
