@@ -2,10 +2,11 @@
 
 Searches are replayed from measured learning curves (`stopping_curves.py`) in many random orders,
 under `StoppingRule` and under Optuna's own pruners. The rule's weights are learnt from the other
-tasks each time.
+tasks each time. "And better": with other seeds too it is better than the best that was left.
 
     python benchmarks/stopping_curves.py --results FOLDER     # 9 minutes of one core
-    python benchmarks/stopping.py --results FOLDER
+    python benchmarks/stopping.py --results FOLDER            # 10 minutes
+    python benchmarks/stopping.py --results FOLDER --width 8 --together --only ours
     python benchmarks/stopping.py --results FOLDER --weights  # those of the package
 """
 
@@ -41,7 +42,7 @@ from lrbench_hpo.stopping import StoppingRule, learn  # noqa: E402
 from lrbench_hpo.stopping.chance import Weights  # noqa: E402
 from lrbench_hpo.stopping.signs import NAMES, OF_OTHERS  # noqa: E402
 
-LEVELS = (0.2, 0.4, 0.7, 1.0, 1.5, 2.5)
+LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0, 1.5, 2.5)
 
 
 @cache
@@ -52,15 +53,11 @@ def _pools(folder: Path) -> Mapping[str, Pool]:
 
 @cache
 def weights(
-    folder: Path, left_out: str | None = None, unused: tuple[str, ...] = (), at_minima: bool = True
+    folder: Path, left_out: str | None = None, unused: tuple[str, ...] = (), looks: str = "minima"
 ) -> Weights:
     """Weights learnt from all tasks but one, with those of some signs kept at 0."""
     tasks = [
-        [
-            (curve.observed if at_minima else curve.observed_at_tenths)[-1]
-            for curve in pool.curves
-            if curve.diverged_at is None
-        ]
+        [curve.observed[looks][-1] for curve in pool.curves if curve.diverged_at is None]
         for name, pool in _pools(folder).items()
         if name != left_out
     ]
@@ -68,31 +65,33 @@ def weights(
 
 
 def ours(
-    folder: Path, level: float, unused: tuple[str, ...] = (), at_minima: bool = True
+    folder: Path, level: float, unused: tuple[str, ...] = (), looks: str = "minima"
 ) -> MakeJudge:
     """The rule with weights from the other tasks."""
 
     def make(name: str, pool: Pool) -> Judge:
-        learnt = weights(folder, name, unused, at_minima)
-        return Ours(StoppingRule(level=level, weights=learnt), pool, at_minima)
+        learnt = weights(folder, name, unused, looks)
+        rule = StoppingRule(level=level, weights=learnt, minima_only=looks == "minima")
+        return Ours(rule, pool, looks)
 
     return make
 
 
-def peer(make_pruner: Callable[[], optuna.pruners.BasePruner], at_minima: bool) -> MakeJudge:
-    return lambda name, pool: Peer(make_pruner(), at_minima)
+def peer(make_pruner: Callable[[], optuna.pruners.BasePruner], looks: str) -> MakeJudge:
+    return lambda name, pool: Peer(make_pruner(), looks)
 
 
 def methods(folder: Path) -> dict[str, list[tuple[str, MakeJudge]]]:
     """Rules by name, each with settings that save less or more."""
     rows: dict[str, list[tuple[str, MakeJudge]]] = {}
-    for said, unused, minima in (
-        ("ours", (), True),
-        ("ours without others at the same share", OF_OTHERS, True),
-        ("ours, equal steps", (), False),
+    for said, unused, looks in (
+        ("ours, LR minima", (), "minima"),
+        ("ours without others at the same share", OF_OTHERS, "minima"),
+        ("ours, equal steps", (), "tenths"),
+        ("ours, minima near equal steps", (), "near"),
     ):
-        rows[said] = [(f"level {x:g}", ours(folder, x, unused, minima)) for x in LEVELS]
-    for where, at_minima in (("LR minima", True), ("equal steps", False)):
+        rows[said] = [(f"level {x:g}", ours(folder, x, unused, looks)) for x in LEVELS]
+    for where, looks in (("LR minima", "minima"), ("equal steps", "tenths")):
         percentiles = [
             (f"{q} %, {n} first", partial(PercentilePruner, q, n_startup_trials=n))
             for q, n in ((50, 5), (50, 2), (25, 2), (10, 2), (5, 2))
@@ -116,28 +115,37 @@ def methods(folder: Path) -> dict[str, list[tuple[str, MakeJudge]]]:
             ("SuccessiveHalving", halvings),
             ("Hyperband", bands),
         ):
-            rows[f"{title}, {where}"] = [(s, peer(p, at_minima)) for s, p in settings]
+            rows[f"{title}, {where}"] = [(s, peer(p, looks)) for s, p in settings]
     return rows
 
 
 def measured(
-    pools: Mapping[str, Pool], make: MakeJudge, mix: str, trials: int, width: int, orders: int
+    pools: Mapping[str, Pool],
+    make: MakeJudge,
+    mix: str,
+    trials: int,
+    width: int,
+    orders: int,
+    together: bool = False,
 ) -> tuple[float, ...]:
-    """Share of iterations, winner killed, all tied with it killed, mean regret."""
+    """Share of iterations; winner killed, a better one killed, all tied killed; mean regret."""
     found = []
     for name, pool in pools.items():
         for seed in range(orders):
-            end = replay(pool.order(trials, seed, mix), make(name, pool), width)
-            found.append((end.share, end.killed, end.regret > pool.tie, end.regret))
+            end = replay(pool.order(trials, seed, mix), make(name, pool), width, together=together)
+            found.append((end.share, end.killed, end.better, end.regret > pool.tie, end.regret))
     return tuple(np.array(found, dtype=float).mean(axis=0).tolist())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, help="the folder of the curves")
-    parser.add_argument("--orders", type=int, default=30, help="searches of each task")
+    parser.add_argument("--orders", type=int, default=60, help="searches of each task")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--width", type=int, default=1, help="trials under way at a time")
+    parser.add_argument(
+        "--together", action="store_true", help="judge when all evaluated at a moment are known"
+    )
     parser.add_argument("--mix", choices=("random", "good"), default="random")
     parser.add_argument("--only", default="", help="methods whose names hold this")
     parser.add_argument("--weights", action="store_true", help="print the weights of all tasks")
@@ -145,18 +153,20 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pools = _pools(args.results)
     if args.weights:
-        for name, weight in zip(NAMES, weights(args.results), strict=True):
-            print(f'    "{name}": {weight:g},')
+        for looks in ("minima", "tenths"):
+            print(looks)
+            for name, weight in zip(NAMES, weights(args.results, looks=looks), strict=True):
+                print(f'    "{name}": {weight:g},')
         return
-    print("| rule | setting | share | winner killed | all tied with it killed | regret |")
-    print("|---|---|---|---|---|---|")
+    print("| rule | setting | share | winner killed | and better | all tied killed | regret |")
+    print("|---|---|---|---|---|---|---|")
     for title, settings in methods(args.results).items():
         if args.only in title:
             for said, make in settings:
-                share, killed, tied, regret = measured(
-                    pools, make, args.mix, args.trials, args.width, args.orders
+                share, killed, better, tied, regret = measured(
+                    pools, make, args.mix, args.trials, args.width, args.orders, args.together
                 )
-                row = f"{share:.3f} | {killed:.1%} | {tied:.1%} | {regret:.4f}"
+                row = f"{share:.3f} | {killed:.1%} | {better:.1%} | {tied:.1%} | {regret:.4f}"
                 print(f"| {title} | {said} | {row} |", flush=True)
 
 

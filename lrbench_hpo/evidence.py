@@ -309,31 +309,30 @@ def candidates(
             for eta, probability in _source_references(run, other, task, scale, measured):
                 # In many units a run says no more than in one.
                 weight = _weight(run, other.similarity, scale.max_iterations) * probability
-                for function, point, moved, falling in _points(run, eta, scale, space):
+                for function, point, moved, times in _points(run, eta, scale, space):
                     policy = coordinates.to_policy(function, point, scale)
                     yield Candidate(
                         *(policy, point, run, quality, weight, other.similarity),
-                        moved=tuple(moved),
-                        annealed=falling,
+                        *(tuple(moved), times),
                     )
 
 
 def _points(
     run: Run, eta: float, scale: Scale, space: SearchSpace
-) -> Iterator[tuple[str, dict[str, float], list[str], bool]]:
-    """A run as points of the new task's space; whether its peak is all that was kept."""
+) -> Iterator[tuple[str, dict[str, float], list[str], float | None]]:
+    """A run as points of the new task's space; how much of its peak was kept, if nothing else."""
     function = run.policy.function
     try:
         point = coordinates.to_coordinates(run.policy, Scale(run.max_iterations, eta))
         if function in space.functions:
             inside, moved = space.clip(function, point)
             coordinates.to_policy(function, inside, scale)
-            yield function, inside, moved, False
+            yield function, inside, moved, None
     except PolicyError:
         return  # composed, or made for another budget: no point of this space
-    if far_shorter(scale.max_iterations, run.max_iterations):
-        for function, inside, moved in annealed(point["peak"], space):
-            yield function, inside, moved, True
+    falling = annealed(point["peak"], space)
+    if falling and far_shorter(scale.max_iterations, run.max_iterations):
+        yield *falling, 1.0
 
 
 def _source_references(

@@ -27,7 +27,7 @@ from lrbench_hpo.surrogate.search import STRIPES
 
 Array = npt.NDArray[np.float64]
 
-FIRST_ROWS = 1  # known-good policies that are tried before anything is asked of the surrogate
+FIRST_ROWS = 1  # known-good policies that are always tried first
 _NO_MORE_ROWS = 100  # trials after which nobody looks whether a row is still due
 _LONGEST_CHOICE = timedelta(minutes=1)
 _PROMISES = 64  # suggestions whose trials may not have their parameters yet
@@ -42,11 +42,14 @@ class Start:
         settings: of a study that starts from it.
         portfolio: known-good policies, best first.
         sources: similar tasks.
+        rows: how many of the policies are tried before anything is asked of the surrogate: one,
+            or a peak known from far longer budgets and the higher one beside it.
     """
 
     settings: StudySettings
     portfolio: tuple[Recommendation, ...]
     sources: tuple[Source, ...]
+    rows: int = FIRST_ROWS
 
     @classmethod
     def of(cls, prior: Prior) -> Start:
@@ -55,6 +58,7 @@ class Start:
             StudySettings.from_prior(prior, "score", ScoreWeights()),
             tuple(dataclasses.replace(entry, choice=None) for entry in prior.portfolio),
             prior.sources,
+            max(FIRST_ROWS, sum(entry.bracketed for entry in prior.portfolio)),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,7 +118,7 @@ class PolicySearch:
             number: the trial's number.
         """
         trials = study.get_trials(deepcopy=False)
-        row = _row(trials, number)
+        row = _row(trials, number, self.start.rows)
         if row is not None and row <= len(self.start.portfolio):
             entry = self.start.portfolio[row - 1]
             said = {"source": "portfolio", "row": row, "why": entry.why, "origin": entry.source}
@@ -163,7 +167,7 @@ def _choosing(trials: Sequence[FrozenTrial], unseen: set[int]) -> list[int]:
     ]
 
 
-def _row(trials: Sequence[FrozenTrial], number: int) -> int | None:
+def _row(trials: Sequence[FrozenTrial], number: int, rows: int) -> int | None:
     """The row of the portfolio that this trial gets, from 1; None when its turn is over.
 
     Trials given by hand, or run elsewhere, take no row away. It depends on what earlier trials
@@ -180,7 +184,7 @@ def _row(trials: Sequence[FrozenTrial], number: int) -> int | None:
             continue
         if trial.number < number and "fixed_params" not in trial.system_attrs:
             row += 1
-        if row > FIRST_ROWS:
+        if row > rows:
             return None
     return None if row in taken else row
 

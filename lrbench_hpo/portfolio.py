@@ -9,6 +9,7 @@ all of them between its policies (`cover`). Both pick greedily, near-copies left
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lrbench_hpo import coordinates
+from lrbench_hpo.annealing import HIGHER
+from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.curve_space import curve_features
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.records import Run
 from lrbench_hpo.similarity import budget_share
+from lrbench_hpo.space import SearchSpace
 from lrbench_hpo.surrogate import Experts
 
 # Two policies whose LRs differ by a factor of two nearly everywhere share half of their evidence.
@@ -44,7 +50,7 @@ class Candidate:
         weight: how much it says about the new task, 1 for an own run on the same task.
         similarity: of the run's task to the new one.
         moved: coordinates that had to be moved into the space.
-        annealed: whether it keeps the run's peak only, and falls over the new task's budget.
+        peak_times: the share of the run's peak, where that is all that was kept of its policy.
     """
 
     policy: LRPolicy
@@ -54,7 +60,7 @@ class Candidate:
     weight: float
     similarity: float
     moved: tuple[str, ...] = ()
-    annealed: bool = False
+    peak_times: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +109,13 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
 def _shape_holds(candidate: Candidate, max_iterations: int) -> float:
     """What a change of budget leaves of a policy's worth; a peak alone outlasts a shape."""
     left = budget_share(max_iterations, candidate.run.max_iterations)
-    return math.sqrt(left) if candidate.annealed else left
+    return math.sqrt(left) if candidate.peak_times else left
 
 
 def _both_annealed(candidates: Sequence[Candidate], best: int) -> npt.NDArray[np.bool_]:
     """Which differ from the best one in their peak only: of those, the best is enough."""
-    return np.array([c.annealed and candidates[best].annealed for c in candidates])
+    annealed = candidates[best].peak_times is not None
+    return np.array([annealed and c.peak_times is not None for c in candidates])
 
 
 def cover(
@@ -153,6 +160,26 @@ def cover(
         Choice(good[index], float(worth[index]), _evidence(good, index, near[index]))
         for index in chosen
     ]
+
+
+def bracket(choices: Sequence[Choice], scale: Scale, space: SearchSpace) -> list[Choice]:
+    """A list whose first policy is a known peak for a far shorter budget, with a higher one next.
+
+    Args:
+        choices: best first.
+        scale: of the new task.
+        space: where its policies are looked for.
+    """
+    first = choices[0].candidate if choices else None
+    if first is None or first.peak_times is None:
+        return list(choices)
+    function, higher = first.policy.function, first.point["peak"] * HIGHER
+    point, moved = space.clip(function, {**first.point, "peak": higher})
+    if moved or higher * scale.reference_lr > MAX_LR:
+        return list(choices)
+    policy = coordinates.to_policy(function, point, scale)
+    second = dataclasses.replace(first, policy=policy, point=point, peak_times=HIGHER)
+    return [choices[0], dataclasses.replace(choices[0], candidate=second), *choices[1:]]
 
 
 def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -65,6 +65,11 @@ class Recommendation:
     why: str
     choice: Choice | None = None
 
+    @property
+    def bracketed(self) -> bool:
+        """Whether it is a peak known from far longer budgets, or the higher one beside it."""
+        return self.choice is not None and self.choice.candidate.peak_times is not None
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types: policy, coordinates, origin, why, and the runs behind it."""
         evidence = self.choice.evidence if self.choice else ()
@@ -190,6 +195,7 @@ def build_prior(
         chosen = portfolio.cover(candidates, experts, max_iterations, n)
     else:
         chosen = portfolio.choose(candidates, max_iterations, n)
+    chosen = portfolio.bracket(chosen, scale, space)[:n]
     missing = "none of the known policies fits" if known else "nothing similar is known"
     return Prior(
         task=dataclasses.replace(task, reference_lr=reference.lr),
@@ -346,9 +352,8 @@ def _recommended(choice: Choice) -> Recommendation:
     origin = _origin(run)
     where = f"{run.task.dataset}/{run.task.model}"
     top1 = run.metrics.get("top1")
-    result = (
-        f"{100 * top1:.2f} % Top-1 after {run.max_iterations:,} iterations" if top1 else "result"
-    )
+    after = f"{run.max_iterations:,} iterations"
+    result = f"{100 * top1:.2f} % Top-1 after {after}" if top1 else "result"
     table = f" (Table {run.notes['table']})" if "table" in run.notes else ""
     source = {
         "own": f"your own run on {where}",
@@ -356,14 +361,14 @@ def _recommended(choice: Choice) -> Recommendation:
         "published": f"published for {where}{table}",
     }[origin]
     parts = [f"{source}: {result}", f"{100 * candidate.similarity:.0f} % similar"]
-    others = len(choice.evidence) - 1
-    if others:
+    if others := len(choice.evidence) - 1:
         parts.append(f"{others} more run{'s' if others > 1 else ''} near it")
-    ratio = candidate.policy.bounds[1] / run.policy.bounds[1]
+    ratio = candidate.policy.bounds[1] / run.policy.bounds[1] / (candidate.peak_times or 1.0)
     if abs(ratio - 1) > 0.01:
         parts.append(f"LRs times {ratio:.3g}")
-    if candidate.annealed:
-        parts.append("its peak LR, falling once over this far shorter budget")
+    if times := candidate.peak_times:
+        peak = "its peak LR" if times == 1 else f"{times:g} times its peak LR"
+        parts.append(f"{peak}, falling once over this far shorter budget")
     if candidate.moved:
         parts.append(f"{', '.join(candidate.moved)} moved into the search space")
     return Recommendation(

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lrbench_hpo.errors import LRBenchError, StudyError
 from lrbench_hpo.outcomes import CONSTRAINT
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.stopping import Observed, StoppingRule, comparable, evaluation_noise
+from lrbench_hpo.stopping import Observed, StoppingRule, evaluation_noise
 from lrbench_hpo.study_settings import StudySettings
 
 _SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -24,7 +24,8 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
 
     The rule is `StoppingRule`; steps are iterations. In a study made by `create_study` it needs
     nothing else. Reports between two minima of a cyclic policy are left out of account, so one may
-    report as often as one likes. Trials without a policy are neither stopped nor compared with.
+    report as often as one likes; ``StoppingRule(minima_only=False)`` heeds them all. Trials
+    without a policy are neither stopped nor compared with.
 
     Args:
         rule: when to stop.
@@ -67,7 +68,7 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
             return False
         budget = self._budget(study)
         sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
-        now = _observed(trial, budget, sign)
+        now = _observed(trial, self._rule, budget, sign)
         if now is None or not now.iterations or now.iterations[-1] != step:
             return False  # no policy, or between two minima
         # Trials are read without copies, and what has ended is turned into policies once.
@@ -96,11 +97,11 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
     def _seen(self, name: str, trial: FrozenTrial, budget: int, sign: float) -> Observed | None:
         """What another trial has shown; None for a diverged one, or one without a policy."""
         if not trial.state.is_finished():
-            return _observed(trial, budget, sign)
+            return _observed(trial, self._rule, budget, sign)
         known = self._ended.setdefault(name, {})
         # Another study may have the name of one that was deleted.
         if trial.number not in known or known[trial.number][0] != trial.datetime_start:
-            seen = None if _diverged(trial) else _observed(trial, budget, sign)
+            seen = None if _diverged(trial) else _observed(trial, self._rule, budget, sign)
             known[trial.number] = (trial.datetime_start, seen)
         return known[trial.number][1]
 
@@ -108,8 +109,8 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
         return {**self.__dict__, "_ended": {}, "_budgets": {}}
 
 
-def _observed(trial: FrozenTrial, budget: int, sign: float) -> Observed | None:
-    """A trial's values at the LR minima of its policy."""
+def _observed(trial: FrozenTrial, rule: StoppingRule, budget: int, sign: float) -> Observed | None:
+    """A trial's values where the rule judges: at the LR minima of its policy, by default."""
     given = trial.user_attrs.get("policy")
     if given is None:
         return None
@@ -120,7 +121,7 @@ def _observed(trial: FrozenTrial, budget: int, sign: float) -> Observed | None:
     told = {
         step: sign * value
         for step, value in trial.intermediate_values.items()
-        if 0 < step <= budget and comparable(policy, step, budget)
+        if 0 < step <= budget and rule.judges(policy, step, budget)
     }
     complete = trial.state == TrialState.COMPLETE
     if complete and trial.value is not None:

@@ -47,12 +47,21 @@ def test_points_are_scaled_to_the_budget(database):
 
 def test_far_shorter_budgets_keep_the_peak_and_fall_once(database):
     found = recommend("mnist", "lenet", database=database, max_iterations=300)
-    assert found[0].policy == LRPolicy("POLY", k0=0.06, p=1.0, l=300)
-    falling = [entry for entry in found if "falling once" in entry.why]
-    assert [entry.policy.function for entry in falling] == ["POLY", "COS"]
-    assert falling[1].policy.bounds[1] == pytest.approx(0.06)
+    peak, higher, *others = (entry.policy for entry in found)
+    assert peak == LRPolicy("COS", k0=3e-4, k1=0.06, l=300)
+    assert higher == LRPolicy("COS", k0=6e-4, k1=0.12, l=300)
+    assert "; its peak LR, falling once over this far shorter budget" in found[0].why
+    assert "; 2 times its peak LR, falling once" in found[1].why
     # The papers' own shapes stay on the list behind them.
-    assert {"SINEXP", "TRI2"} <= {entry.policy.function for entry in found[2:]}
+    assert {"SINEXP", "TRI2"} <= {policy.function for policy in others}
+    assert [entry.bracketed for entry in found] == [True, True, False, False, False]
+
+
+def test_no_higher_peak_where_the_space_ends(database):
+    found = recommend("cifar10", "resnet32", database=database, max_iterations=2_000)
+    assert found[0].policy == LRPolicy("POLY", k0=0.9, p=1.0, l=2_000)
+    assert [entry.bracketed for entry in found] == [True, False, False, False, False]
+    assert len(recommend("mnist", "lenet", 1, database=database, max_iterations=300)) == 1
 
 
 def test_own_results_at_a_like_budget_come_before_annealed_ones(database):

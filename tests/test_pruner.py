@@ -57,6 +57,14 @@ def test_a_cyclic_policy_is_judged_at_its_minima_however_often_it_reports():
     assert train(study, 0.12, TRIANGLE, steps={10, 30, 50, 90}) == BUDGET
 
 
+def test_equal_steps_heed_every_report_if_asked():
+    study = plain_study(rule=StoppingRule(minima_only=False))
+    for i in range(6):
+        train(study, 0.8 + i / 100)
+    assert train(study, 0.12, TRIANGLE) < 40
+    assert train(study, 0.12, TRIANGLE, steps={30, 50, 90}) == 30
+
+
 def test_study_and_rule_agree():
     study, rule = plain_study(), StoppingRule(level=2.0)
     study.pruner = LRMinimaPruner(rule, max_iterations=BUDGET)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lrbench_hpo.errors import RecordError, StudyError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.stopping import Observed, StoppingRule, comparable, learn, rung
+from lrbench_hpo.stopping.chance import MEASURED, MEASURED_AT_EQUAL_STEPS
 from lrbench_hpo.stopping.signs import NAMES, signs
 
 BUDGET = 100
@@ -98,6 +99,22 @@ def test_a_cyclic_policy_is_judged_at_its_minima_only(iteration, stopped):
     assert StoppingRule().should_stop(trial, GOOD) == stopped
 
 
+@pytest.mark.parametrize("iteration", [10, 30, 40, 90])
+def test_equal_steps_judge_a_cyclic_policy_anywhere(iteration):
+    trial = Observed(TRIANGLE, BUDGET, (iteration,), (0.1,), finished=False)
+    assert StoppingRule(minima_only=False).should_stop(trial, GOOD)
+    good = dataclasses.replace(trial, values=(0.9,))
+    assert not StoppingRule(minima_only=False).should_stop(good, GOOD)
+
+
+def test_each_way_of_looking_has_weights_of_its_own():
+    seen = signs(HOPELESS, GOOD)
+    own = tuple(MEASURED_AT_EQUAL_STEPS.values())
+    assert StoppingRule(minima_only=False).chance(seen) == StoppingRule(weights=own).chance(seen)
+    assert StoppingRule().chance(seen) != StoppingRule(minima_only=False).chance(seen)
+    assert tuple(MEASURED) == tuple(MEASURED_AT_EQUAL_STEPS) == NAMES
+
+
 def test_nobody_is_judged_before_enough_is_known():
     rule = StoppingRule(known=3)
     assert not rule.should_stop(HOPELESS, GOOD[:2])
@@ -172,6 +189,8 @@ def test_bad_input_is_refused():
         StoppingRule(level=-1)
     with pytest.raises(StudyError, match="patience='x'"):
         StoppingRule(patience="x")
+    with pytest.raises(StudyError, match="minima_only=1"):
+        StoppingRule(minima_only=1)
     with pytest.raises(StudyError, match="weights"):
         StoppingRule(weights=(1.0,))
     with pytest.raises(RecordError, match="cases to learn from"):

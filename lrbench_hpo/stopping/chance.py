@@ -144,3 +144,16 @@ MEASURED: Mapping[str, float] = {
     "trials": -0.929573,
     "leader's rest x gap": 0.431585,
 }
+
+# The same, looked at at equal tenths of the budget, whatever the policy.
+MEASURED_AT_EQUAL_STEPS: Mapping[str, float] = {
+    "constant": -0.473145,
+    "gap": -0.0670681,
+    "gap x share": -1.09233,
+    "left": 3.07666,
+    "behind": -1.5209,
+    "rank": -0.696636,
+    "pace": 0.147687,
+    "trials": -1.00582,
+    "leader's rest x gap": 0.322269,
+}

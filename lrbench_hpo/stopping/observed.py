@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 from lrbench_hpo.errors import RecordError
@@ -97,11 +97,16 @@ def comparable(policy: LRPolicy, iteration: int, max_iterations: int) -> bool:
     """
     if iteration >= max_iterations:
         return True
-    inside = [minimum for minimum in policy.minima(max_iterations) if minimum < max_iterations]
-    if inside:
-        return iteration in inside
+    inside, anywhere = _judged(policy, max_iterations)
+    return anywhere or iteration in inside
+
+
+@lru_cache(maxsize=256)
+def _judged(policy: LRPolicy, max_iterations: int) -> tuple[frozenset[int], bool]:
+    """The LR minima within the budget, and whether a trial may be compared anywhere."""
+    inside = frozenset(m for m in policy.minima(max_iterations) if m < max_iterations)
     # A policy that is evaluated at its end alone is half-way up or down a cycle before.
-    return len(policy.evaluation_points(max_iterations, limit=2)) > 1
+    return inside, not inside and len(policy.evaluation_points(max_iterations, limit=2)) > 1
 
 
 def rung(policy: LRPolicy, iteration: int, max_iterations: int) -> int | None:

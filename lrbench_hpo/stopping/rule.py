@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrbench_hpo.errors import StudyError
-from lrbench_hpo.stopping.chance import MEASURED, Weights, chance
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.stopping.chance import MEASURED, MEASURED_AT_EQUAL_STEPS, Weights, chance
 from lrbench_hpo.stopping.observed import Observed, comparable
 from lrbench_hpo.stopping.signs import NAMES, Signs, signs
 
@@ -32,7 +33,9 @@ class StoppingRule:
         known: how many others must have come as far before anybody is judged.
         patience: the share of the budget that every trial gets.
         margin: how many standard deviations of noise a trial must be behind the best.
-        weights: of the signs, as `learn` gives them.
+        weights: of the signs, as `learn` gives them; those of measured curves when None.
+        minima_only: whether cyclic policies are judged at their LR minima only. With False every
+            evaluation counts, which suits searches that evaluate at equal shares of the budget.
 
     Raises:
         StudyError: for a value out of its range.
@@ -47,11 +50,12 @@ class StoppingRule:
     (True, False)
     """
 
-    level: float = 1.0
+    level: float = 0.4
     known: int = 3
     patience: float = 0.0
     margin: float = 1.0
-    weights: Weights = tuple(MEASURED.values())
+    weights: Weights | None = None
+    minima_only: bool = True
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -64,7 +68,9 @@ class StoppingRule:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not low <= value <= high:
                 raise StudyError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
-        if len(self.weights) != len(NAMES):
+        if not isinstance(self.minima_only, bool):
+            raise StudyError(f"minima_only={self.minima_only!r}: expected True or False")
+        if self.weights is not None and len(self.weights) != len(NAMES):
             raise StudyError(f"{len(self.weights)} weights: expected {len(NAMES)}, as learn gives")
 
     def should_stop(
@@ -81,7 +87,7 @@ class StoppingRule:
             return False
         if trial.share >= 1 or trial.share < self.patience - 1e-9:
             return False
-        if not comparable(trial.policy, trial.iterations[-1], trial.max_iterations):
+        if not self.judges(trial.policy, trial.iterations[-1], trial.max_iterations):
             return False
         others = [other for other in others if math.isfinite(other.best)]
         if sum(o.finished or o.share >= trial.share - 1e-9 for o in others) < self.known:
@@ -93,6 +99,17 @@ class StoppingRule:
             return False
         return self.chance(seen) < self.level * (1 - trial.share) / (len(others) + 1)
 
+    def judges(self, policy: LRPolicy, iteration: int, max_iterations: int) -> bool:
+        """Whether an evaluation after so many updates counts.
+
+        Args:
+            policy: the trial's LR policy.
+            iteration: updates made so far.
+            max_iterations: the budget, in iterations.
+        """
+        return not self.minima_only or comparable(policy, iteration, max_iterations)
+
     def chance(self, seen: Signs) -> float:
         """The chance to beat all others that some signs tell."""
-        return chance(self.weights, seen)
+        measured = MEASURED if self.minima_only else MEASURED_AT_EQUAL_STEPS
+        return chance(tuple(measured.values()) if self.weights is None else self.weights, seen)
