@@ -124,7 +124,8 @@ def run(args: argparse.Namespace) -> None:
     file = args.results / RESULTS
     done = {key(row) for row in stored(file)}
     columns = TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns) as progress:
+    # Two threads that train one network wait for each other: whatever draws takes its time.
+    with Progress(*columns, refresh_per_second=0.5) as progress:
         bar = progress.add_task("", total=len(jobs(args)))
         for job in jobs(args):
             progress.update(bar, description=f"{job[0]}, seed {job[2]}: {job[1]}")

@@ -163,7 +163,8 @@ _POPULATION: Sequence[Callable[[Any], Any]] = (
         "--processes",
         type=click.IntRange(min=1),
         metavar="N",
-        help="With --population: processes that share it. Default: one a core, on a GPU one.",
+        help="With --population: processes that share it. Default: one a core, on a GPU one; with "
+        "--population auto, one where a network on all cores is nearly as fast.",
     ),
     click.option(
         "--early-stopping/--no-early-stopping",

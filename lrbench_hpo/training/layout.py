@@ -12,7 +12,7 @@ from lrbench_hpo.training.trainer import Trainer
 
 # Of the cores' combined pace, what one network on all of them must reach: its result is there in
 # that part of the time, and the next policy is chosen knowing it.
-_WORTH = 0.75
+_WORTH = 0.7
 _TURNS = 3
 _LONGEST = 2.0  # seconds, after which a turn is the last
 
