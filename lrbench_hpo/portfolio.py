@@ -85,7 +85,7 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
     features = np.array([curve_features(c.policy, max_iterations) for c in candidates])
     distances = _distances(features)
     kernel = np.exp(-((distances / _KERNEL_WIDTH) ** 2))
-    weights = kernel * np.array([c.weight for c in candidates])
+    weights = kernel * np.array([c.weight for c in candidates]) * _tells(candidates)
     qualities = np.array([c.quality for c in candidates])
     worth = (weights @ qualities) / (weights.sum(axis=1) + _SHRINKAGE)
     # A policy of another task may lie near good ones of this task; those themselves come first.
@@ -104,6 +104,13 @@ def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list
     return [
         Choice(candidates[i], float(worth[i]), _evidence(candidates, i, weights[i])) for i in chosen
     ]
+
+
+def _tells(candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
+    """Which candidates are evidence for which: nobody has seen how an annealed one does."""
+    annealed = np.array([c.peak_times is not None for c in candidates])
+    tells: npt.NDArray[np.bool_] = annealed[:, None] | ~annealed[None, :]
+    return tells
 
 
 def _shape_holds(candidate: Candidate, max_iterations: int) -> float:
@@ -155,6 +162,7 @@ def cover(
         left &= (functions != functions[best]) | (distances[best] >= _COPY)
         left[best] = False
     near = np.exp(-((distances / _KERNEL_WIDTH) ** 2)) * np.array([c.weight for c in good])
+    near *= _tells(good)
     worth = np.exp(expected / max(float(weights.sum()), 1e-9))
     return [
         Choice(good[index], float(worth[index]), _evidence(good, index, near[index]))
@@ -193,6 +201,11 @@ def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _evidence(
     candidates: Sequence[Candidate], index: int, weights: npt.NDArray[np.float64]
 ) -> tuple[Candidate, ...]:
+    """A candidate, and the runs that say most about it."""
     order = np.argsort(-weights, kind="stable")
     others = [candidates[i] for i in order if i != index and weights[i] > 0.05]
-    return (candidates[index], *others[:4])
+    # A run may be there twice: as it was, and annealed.
+    first = {other.run.uid: other for other in reversed(others)}
+    mine = candidates[index]
+    others = [o for o in others if first[o.run.uid] is o and o.run.uid != mine.run.uid]
+    return (mine, *others[:4])

@@ -53,8 +53,28 @@ def test_far_shorter_budgets_keep_the_peak_and_fall_once(database):
     assert "; its peak LR, falling once over this far shorter budget" in found[0].why
     assert "; 2 times its peak LR, falling once" in found[1].why
     # The papers' own shapes stay on the list behind them.
-    assert {"SINEXP", "TRI2"} <= {policy.function for policy in others}
+    assert {"SINEXP", "TRIEXP"} <= {policy.function for policy in others}
     assert [entry.bracketed for entry in found] == [True, True, False, False, False]
+
+
+def test_annealed_runs_are_evidence_for_nothing_else(database, monkeypatch):
+    def without_annealed():
+        found = recommend("cifar10", "mlp", 12, database=database, max_iterations=250)
+        shapes = [entry for entry in found if not entry.bracketed]
+        return {entry.policy: entry.choice.worth for entry in shapes}
+
+    shown = without_annealed()
+    monkeypatch.setattr("lrbench_hpo.evidence.far_shorter", lambda *budgets: False)
+    alone = without_annealed()
+    assert shown
+    assert all(
+        alone[policy] == pytest.approx(worth) for policy, worth in shown.items() if policy in alone
+    )
+    assert len(shown.keys() & alone.keys()) > 5
+    # And no run counts twice for one policy.
+    for entry in recommend("mnist", "lenet", database=database, max_iterations=300):
+        runs = [candidate.run.uid for candidate in entry.choice.evidence]
+        assert len(runs) == len(set(runs))
 
 
 def test_no_higher_peak_where_the_space_ends(database):
