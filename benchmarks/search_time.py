@@ -122,7 +122,7 @@ def jobs(args: argparse.Namespace) -> list[Key]:
 def run(args: argparse.Namespace) -> None:
     """Do the searches that are missing, in turns."""
     file = args.results / RESULTS
-    done = {key(row) for row in stored(file)}
+    done = {key(row) for row in stored(file) if "found" in row}  # older ones say less
     columns = TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn()
     # Two threads that train one network wait for each other: whatever draws takes its time.
     with Progress(*columns, refresh_per_second=0.5) as progress:
@@ -144,7 +144,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def judged(args: argparse.Namespace, references: dict[str, Reference]) -> list[dict[str, Any]]:
     """The searches asked for, with when each had found what it looked for."""
-    known = {key(row): row for row in stored(args.results / RESULTS)}
+    known = {key(row): row for row in stored(args.results / RESULTS) if "found" in row}
     rows = []
     for job in jobs(args):
         if job in known:

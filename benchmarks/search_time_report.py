@@ -69,7 +69,8 @@ def _table(task: str, by_method: Mapping[str, Rows], against: str) -> str:
     lines = [
         f"{task}: mean Top-1 of at least {target:.4f}",
         "",
-        f"| method | seconds (range) | times `{against}` (range) | reached | trials | iterations |",
+        f"| method | seconds (range) | times `{against}` (range) | reached | trials until its cap "
+        "| iterations |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     base = by_method.get(against, {})

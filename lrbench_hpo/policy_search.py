@@ -54,11 +54,12 @@ class Start:
     @classmethod
     def of(cls, prior: Prior) -> Start:
         """The start that a prior gives."""
+        first = prior.portfolio[:2]
         return cls(
             StudySettings.from_prior(prior, "score", ScoreWeights()),
             tuple(dataclasses.replace(entry, choice=None) for entry in prior.portfolio),
             prior.sources,
-            max(FIRST_ROWS, sum(entry.bracketed for entry in prior.portfolio)),
+            FIRST_ROWS + (len(first) > 1 and all(entry.bracketed for entry in first)),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -155,16 +156,13 @@ class PolicySearch:
 
 def _choosing(trials: Sequence[FrozenTrial], unseen: set[int]) -> list[int]:
     """Those of the trials without a policy that began just now; older ones have died."""
-    if not unseen:
-        return []
+    return [trial.number for trial in trials if trial.number in unseen and not _died(trial)]
+
+
+def _died(trial: FrozenTrial) -> bool:
+    """Whether a trial without a policy began so long ago that nobody chooses it any more."""
     since = datetime.now() - _LONGEST_CHOICE  # Optuna keeps local times
-    return [
-        trial.number
-        for trial in trials
-        if trial.number in unseen
-        and trial.datetime_start is not None
-        and trial.datetime_start > since
-    ]
+    return trial.datetime_start is None or trial.datetime_start <= since
 
 
 def _row(trials: Sequence[FrozenTrial], number: int, rows: int) -> int | None:
@@ -180,7 +178,7 @@ def _row(trials: Sequence[FrozenTrial], number: int, rows: int) -> int | None:
         said = trial.user_attrs.get("suggestion")
         if isinstance(said, dict):
             taken.add(said.get("row"))
-        elif trial.state.is_finished() or "fixed_params" in trial.system_attrs:
+        elif trial.state.is_finished() or "fixed_params" in trial.system_attrs or _died(trial):
             continue
         if trial.number < number and "fixed_params" not in trial.system_attrs:
             row += 1

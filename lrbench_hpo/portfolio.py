@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lrbench_hpo import coordinates
-from lrbench_hpo.annealing import HIGHER
+from lrbench_hpo.annealing import HIGHER, far_shorter
 from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.curve_space import curve_features
 from lrbench_hpo.policies import LRPolicy
@@ -157,9 +157,14 @@ def cover(
             nearest = distances[chosen].min(axis=0)
             together -= _SAME_CURVE * np.exp(-((nearest / _KERNEL_WIDTH) ** 2))
         best = int(np.where(left, together, -np.inf).argmax())
+        if not chosen and far_shorter(max_iterations, good[best].run.max_iterations):
+            # Its shape is not believed in; its peak is.
+            annealed = np.array([entry.peak_times is not None for entry in good])
+            best = int(np.where(annealed, together, -np.inf).argmax()) if annealed.any() else best
         chosen.append(best)
         reached = np.maximum(reached, said[:, best])
         left &= (functions != functions[best]) | (distances[best] >= _COPY)
+        left &= ~_both_annealed(good, best)
         left[best] = False
     near = np.exp(-((distances / _KERNEL_WIDTH) ** 2)) * np.array([c.weight for c in good])
     near *= _tells(good)
@@ -170,11 +175,16 @@ def cover(
     ]
 
 
-def bracket(choices: Sequence[Choice], scale: Scale, space: SearchSpace) -> list[Choice]:
+def bracket(
+    choices: Sequence[Choice], candidates: Sequence[Candidate], scale: Scale, space: SearchSpace
+) -> list[Choice]:
     """A list whose first policy is a known peak for a far shorter budget, with a higher one next.
+
+    Not where a run like the higher one is known to be poor.
 
     Args:
         choices: best first.
+        candidates: what is known.
         scale: of the new task.
         space: where its policies are looked for.
     """
@@ -187,7 +197,15 @@ def bracket(choices: Sequence[Choice], scale: Scale, space: SearchSpace) -> list
         return list(choices)
     policy = coordinates.to_policy(function, point, scale)
     second = dataclasses.replace(first, policy=policy, point=point, peak_times=HIGHER)
-    return [choices[0], dataclasses.replace(choices[0], candidate=second), *choices[1:]]
+    shapes = [policy, *(c.policy for c in candidates), *(c.candidate.policy for c in choices[1:])]
+    features = np.array([curve_features(each, scale.max_iterations) for each in shapes])
+    near = (_distances(features)[0] < _COPY).tolist()[1:]
+    poor = (c.peak_times is None and c.quality < _KNOWN_GOOD for c in candidates)
+    if any(low and close for low, close in zip(poor, near, strict=False)):
+        return list(choices)
+    others = zip(choices[1:], near[len(candidates) :], strict=True)
+    later = [c for c, copy in others if not copy or c.candidate.policy.function != function]
+    return [choices[0], dataclasses.replace(choices[0], candidate=second), *later]
 
 
 def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

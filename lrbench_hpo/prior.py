@@ -195,7 +195,7 @@ def build_prior(
         chosen = portfolio.cover(candidates, experts, max_iterations, n)
     else:
         chosen = portfolio.choose(candidates, max_iterations, n)
-    chosen = portfolio.bracket(chosen, scale, space)[:n]
+    chosen = portfolio.bracket(chosen, candidates, scale, space)[:n]
     missing = "none of the known policies fits" if known else "nothing similar is known"
     return Prior(
         task=dataclasses.replace(task, reference_lr=reference.lr),

@@ -43,7 +43,7 @@ def gone(noted: object) -> bool:
                 return zombie or process.create_time() > started + _CLOCK
             except psutil.NoSuchProcess:
                 return True
-            except psutil.Error:  # somebody else's, so it is there
+            except (psutil.Error, ValueError):  # somebody else's, so it is there; or no number
                 return False
     return False
 

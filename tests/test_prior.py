@@ -8,6 +8,7 @@ import pytest
 from lrbench_hpo import LRPolicy, Run, connect, recommend
 from lrbench_hpo.errors import DatabaseError, LRBenchError, RecordError, UnknownNameError
 from lrbench_hpo.policies import ALL_FUNCTIONS
+from lrbench_hpo.policy_search import Start
 from lrbench_hpo.prior import prior_for
 from lrbench_hpo.space_files import load_space
 from lrbench_hpo.tasks import recipe_for, task_for
@@ -55,6 +56,39 @@ def test_far_shorter_budgets_keep_the_peak_and_fall_once(database):
     # The papers' own shapes stay on the list behind them.
     assert {"SINEXP", "TRIEXP"} <= {policy.function for policy in others}
     assert [entry.bracketed for entry in found] == [True, True, False, False, False]
+
+
+def test_a_higher_peak_that_diverged_here_is_not_tried_again(database):
+    higher = recommend("mnist", "lenet", database=database, max_iterations=300)[1].policy
+    run = own(higher, 0.1, dataset="mnist", model="lenet", status="diverged")
+    database.add(run)
+    found = recommend("mnist", "lenet", database=database, max_iterations=300)
+    assert found[0].bracketed
+    assert higher not in {entry.policy for entry in found}
+
+
+def test_far_longer_runs_of_ones_own_are_annealed_too(database):
+    runs = [
+        own(
+            LRPolicy("STEP", k0=0.02 * 1.1**n, gamma=0.5, l=3_000),
+            0.97 - 0.005 * abs(n - 20),
+            budget=10_000,
+        )
+        for n in range(40)
+    ]
+    database.add(*runs)
+    for budget in (300, 1_000):
+        prior = prior_for("digits", "mlp", database=database, max_iterations=budget)
+        assert prior.known[0].rich
+        marks = [entry.bracketed for entry in prior.portfolio]
+        assert marks[:2] == [True, True]
+        assert not any(marks[2:])
+        low, high = (entry.policy.bounds[1] for entry in prior.portfolio[:2])
+        assert high == pytest.approx(2 * low)
+        assert Start.of(prior).rows == 2
+    like = prior_for("digits", "mlp", database=database, max_iterations=9_000)
+    assert not any(entry.bracketed for entry in like.portfolio)
+    assert Start.of(like).rows == 1
 
 
 def test_annealed_runs_are_evidence_for_nothing_else(database, monkeypatch):

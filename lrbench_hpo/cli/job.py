@@ -25,7 +25,7 @@ class Job:
         population: how many policies are trained at a time, 0 for as many as pay; None for one
             after the other.
         executor: of the population.
-        processes: that share the population; None for one a core.
+        processes: that share the population; None: as `optimize` decides.
         early_stopping: whether trials without a chance are stopped.
     """
 

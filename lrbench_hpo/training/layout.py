@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import psutil
 import torch
 
 from lrbench_hpo.training.stream import StreamExecutor
@@ -41,11 +42,14 @@ def processes_for(trainer: Trainer) -> tuple[int, str]:
     True
     """
     cores, threads = usable_cores(), torch.get_num_threads()
-    if cores == 1 or threads < cores:
+    # Two hyper-threads compute little more than one; torch counts one thread for both.
+    real = min(cores, psutil.cpu_count(logical=False) or cores)
+    # Torch's backward passes cannot be forked where there is a GPU: nothing is tried out there.
+    if real == 1 or threads < real or torch.cuda.is_available():
         return cores, "one process a core"
     gain = _gain(trainer, threads)
     found = f"{threads} threads train one network {gain:.2g} times as fast as one thread"
-    if gain < _WORTH * cores:
+    if gain < _WORTH * real:
         return cores, f"one process a core: {found}"
     return 1, f"one network at a time, on all cores: {found}"
 

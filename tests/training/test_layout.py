@@ -13,6 +13,7 @@ def threads(monkeypatch):
     """Two cores and two threads, whatever machine this is."""
     before = torch.get_num_threads()
     monkeypatch.setattr(layout, "usable_cores", lambda: 2)
+    monkeypatch.setattr(layout.psutil, "cpu_count", lambda logical: 2)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
@@ -31,6 +32,18 @@ def test_a_limit_on_threads_means_a_process_a_core(trainer, threads):
 def test_a_single_core_is_one_process(trainer, threads, monkeypatch):
     monkeypatch.setattr(layout, "usable_cores", lambda: 1)
     assert processes_for(trainer) == (1, "one process a core")
+
+
+def test_hyper_threads_are_no_cores(trainer, threads, monkeypatch):
+    monkeypatch.setattr(layout, "usable_cores", lambda: 4)
+    monkeypatch.setattr(layout, "_gain", lambda trainer, threads: 1.9)
+    assert processes_for(trainer)[0] == 1
+
+
+def test_nothing_is_tried_before_a_fork_beside_a_gpu(trainer, threads, monkeypatch):
+    monkeypatch.setattr(layout, "_gain", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert processes_for(trainer) == (2, "one process a core")
 
 
 @pytest.mark.parametrize(("gain", "processes"), [(1.45, 1), (1.35, 2)])
