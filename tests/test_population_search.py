@@ -255,3 +255,44 @@ def test_a_crew_is_never_larger_than_its_population(url, objective):
     assert isinstance(
         objective.trainer_for(lrbench_hpo.study_settings.StudySettings.of(study_of(url))), Trainer
     )
+
+
+class Counting(optuna.pruners.BasePruner):
+    """Notes how many trials had reported the same step when one of them is judged."""
+
+    def __init__(self):
+        self.known = []
+
+    def prune(self, study, trial):
+        step = trial.last_step
+        trials = study.get_trials(deepcopy=False)
+        self.known.append((step, sum(step in other.intermediate_values for other in trials)))
+        return False
+
+
+def test_those_in_step_have_all_reported_before_one_is_judged(url, objective):
+    pruner = Counting()
+    study = study_of(url, functions="POLY", pruner=pruner)
+    optimize(study, objective, n_trials=3, population=3, processes=1, executor="stacked")
+    assert len(pruner.known) >= 3 * 9  # ten equal parts; at the end nobody is judged
+    assert {count for _, count in pruner.known} == {3}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_timing_says_how_the_cores_are_used(url, objective, monkeypatch, processes):
+    said = (processes, "as timed")
+    monkeypatch.setattr("lrbench_hpo.training.layout.processes_for", lambda trainer: said)
+    crew = open_crew(study_of(url), objective)
+    try:
+        assert crew.room == processes
+        assert crew.notes[0] == "as timed"
+    finally:
+        crew.close()
+
+
+@pytest.mark.parametrize("given", [{"population": 2}, {"processes": 2}])
+def test_nothing_is_timed_where_somebody_says_it(url, objective, monkeypatch, given):
+    monkeypatch.setattr("lrbench_hpo.training.layout.processes_for", None)
+    crew = open_crew(study_of(url), objective, **{"processes": 1, "executor": "stream", **given})
+    crew.close()
+    assert crew.room == 2
