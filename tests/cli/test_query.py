@@ -25,7 +25,8 @@ def test_recommend_as_json(run):
     found = json.loads(out)
     assert code == 0
     assert len(found) == 5
-    assert LRPolicy.from_dict(found[0]["policy"]).l == 60
+    policies = [LRPolicy.from_dict(entry["policy"]) for entry in found]
+    assert [policy.l for policy in policies] == [300, 300, 60, 60, 60]
 
 
 def test_recommend_is_honest_about_what_nobody_knows(run):
