@@ -360,25 +360,22 @@ def _recommended(choice: Choice) -> Recommendation:
         "shared": f"{run.source}'s run on {where}",
         "published": f"published for {where}{table}",
     }[origin]
+    times = candidate.peak_times
+    if times:
+        source = f"peak {'' if origin == 'published' else 'of '}{source}"
     parts = [f"{source}: {result}", f"{100 * candidate.similarity:.0f} % similar"]
     if others := len(choice.evidence) - 1:
         parts.append(f"{others} more run{'s' if others > 1 else ''} near it")
-    ratio = candidate.policy.bounds[1] / run.policy.bounds[1] / (candidate.peak_times or 1.0)
+    ratio = candidate.policy.bounds[1] / run.policy.bounds[1] / (times or 1.0)
     if abs(ratio - 1) > 0.01:
         parts.append(f"LRs times {ratio:.3g}")
-    if times := candidate.peak_times:
-        peak = "its peak LR" if times == 1 else f"{times:g} times its peak LR"
-        parts.append(f"{peak}, falling once over this far shorter budget")
+    if times:
+        higher = f"{times:g} times as high, " if times != 1 else ""
+        parts.append(f"{higher}falling once over this far shorter budget")
     if candidate.moved:
         parts.append(f"{', '.join(candidate.moved)} moved into the search space")
-    return Recommendation(
-        policy=candidate.policy,
-        point=candidate.point,
-        origin=origin,
-        source=source,
-        why="; ".join(parts),
-        choice=choice,
-    )
+    why = "; ".join(parts)
+    return Recommendation(candidate.policy, candidate.point, origin, source, why, choice)
 
 
 def _defaults(scale: Scale, space: SearchSpace, n: int, why: str) -> list[Recommendation]:

@@ -51,8 +51,10 @@ def test_far_shorter_budgets_keep_the_peak_and_fall_once(database):
     peak, higher, *others = (entry.policy for entry in found)
     assert peak == LRPolicy("COS", k0=3e-4, k1=0.06, l=300)
     assert higher == LRPolicy("COS", k0=6e-4, k1=0.12, l=300)
-    assert "; its peak LR, falling once over this far shorter budget" in found[0].why
-    assert "; 2 times its peak LR, falling once" in found[1].why
+    assert found[0].source == "peak published for MNIST/LeNet (Table VII)"
+    assert found[0].why.startswith(f"{found[0].source}: 99.")
+    assert found[0].why.endswith("; falling once over this far shorter budget")
+    assert found[1].why.endswith("; 2 times as high, falling once over this far shorter budget")
     # The papers' own shapes stay on the list behind them.
     assert {"SINEXP", "TRIEXP"} <= {policy.function for policy in others}
     assert [entry.bracketed for entry in found] == [True, True, False, False, False]
