@@ -149,7 +149,7 @@ def test_points_of_ones_own_come_first_and_exactly():
     assert [LRPolicy.from_dict(each["lr_policy"]) for each in found[:4]] == policies
     assert found[1]["data"] == {"decay": 0.25}
     assert [t.user_attrs["source"] for t in asked(searcher)[:4]] == ["given by hand"] * 4
-    assert asked(searcher)[4].user_attrs["source"].startswith("published")
+    assert asked(searcher)[4].user_attrs["source"].startswith("peak published")
 
 
 @pytest.mark.parametrize(
