@@ -24,6 +24,7 @@ from lrbench_hpo.database import Database, Outcome
 from lrbench_hpo.database.outcomes import is_evidence
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.errors import PolicyError
+from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.portfolio import Candidate
 from lrbench_hpo.ranking import score_run
 from lrbench_hpo.records import Run, Task, canonical_name
@@ -309,8 +310,7 @@ def candidates(
             for eta, probability in _source_references(run, other, task, scale, measured):
                 # In many units a run says no more than in one.
                 weight = _weight(run, other.similarity, scale.max_iterations) * probability
-                for function, point, moved, times in _points(run, eta, scale, space):
-                    policy = coordinates.to_policy(function, point, scale)
+                for policy, point, moved, times in _points(run, eta, scale, space):
                     yield Candidate(
                         *(policy, point, run, quality, weight, other.similarity),
                         *(tuple(moved), times),
@@ -319,20 +319,20 @@ def candidates(
 
 def _points(
     run: Run, eta: float, scale: Scale, space: SearchSpace
-) -> Iterator[tuple[str, dict[str, float], list[str], float | None]]:
+) -> Iterator[tuple[LRPolicy, dict[str, float], list[str], float | None]]:
     """A run as points of the new task's space; how much of its peak was kept, if nothing else."""
     function = run.policy.function
     try:
         point = coordinates.to_coordinates(run.policy, Scale(run.max_iterations, eta))
         if function in space.functions:
             inside, moved = space.clip(function, point)
-            coordinates.to_policy(function, inside, scale)
-            yield function, inside, moved, None
+            yield coordinates.to_policy(function, inside, scale), inside, moved, None
     except PolicyError:
         return  # composed, or made for another budget: no point of this space
     falling = annealed(point["peak"], space)
     if falling and far_shorter(scale.max_iterations, run.max_iterations):
-        yield *falling, 1.0
+        function, inside, moved = falling
+        yield coordinates.to_policy(function, inside, scale), inside, moved, 1.0
 
 
 def _source_references(
