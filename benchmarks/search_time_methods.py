@@ -76,14 +76,7 @@ def ours_search(
     )
     if not prior:
         study = _cold(study, job.seed)
-    objective = lrbench_hpo.Objective(
-        job.data,
-        job.task.model,
-        database=database,
-        seed=job.training_seed,
-        device="cpu",
-        evaluations=EVALUATIONS,
-    )
+    objective = _objective(job, database)
 
     def ended(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         if trial.state.name == "COMPLETE":
@@ -107,6 +100,18 @@ def ours_search(
         search.close()
     shutil.rmtree(database.parent, ignore_errors=True)
     return result
+
+
+def _objective(job: Job, database: Path) -> lrbench_hpo.Objective:
+    """What our searches train, with the search's own images and seed."""
+    return lrbench_hpo.Objective(
+        job.data,
+        job.task.model,
+        database=database,
+        seed=job.training_seed,
+        device="cpu",
+        evaluations=EVALUATIONS,
+    )
 
 
 def _cold(study: optuna.Study, seed: int) -> optuna.Study:
