@@ -16,43 +16,39 @@ turn. "share of matmul" is what the faster executor computes (floating-point ope
 by `torch.utils.flop_counter`) over the rate of a large float32 matrix product measured in turn.
 Evaluation is in none of them. On a CPU every method has one thread a process.
 
-    python benchmarks/population.py --data DIR    # MNIST/raw and cifar10_jpeg.npz below DIR
-    python benchmarks/population.py               # random images of the same shapes
-    python benchmarks/population.py --data DIR --device cuda    # the GPU's table
+    python -m benchmarks.population --data DIR    # MNIST/raw and cifar10_jpeg.npz below DIR
+    python -m benchmarks.population               # random images of the same shapes
+    python -m benchmarks.population --data DIR --device cuda    # the GPU's table
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
-# This folder holds a ray.py, which is not Ray.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 # One thread a process, before torch is loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import argparse  # noqa: E402
-import multiprocessing  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Mapping  # noqa: E402
-from multiprocessing.connection import Connection  # noqa: E402
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 
-import torch  # noqa: E402
+import torch
 
-from benchmarks.training import flops_per_iteration, load, seconds  # noqa: E402
-from lrbench_hpo.errors import LRBenchError  # noqa: E402
-from lrbench_hpo.tasks import recipe_for  # noqa: E402
-from lrbench_hpo.training import ImageData, Trainer, build_model  # noqa: E402
-from lrbench_hpo.training.batches import Batches, pixels_for  # noqa: E402
-from lrbench_hpo.training.executor import Executor  # noqa: E402
-from lrbench_hpo.training.loop import TrainingLoop  # noqa: E402
-from lrbench_hpo.training.memory import members_that_fit  # noqa: E402
-from lrbench_hpo.training.optimizers import make_optimizer  # noqa: E402
-from lrbench_hpo.training.randomness import LayerRandomness  # noqa: E402
-from lrbench_hpo.training.stacked import StackedExecutor  # noqa: E402
-from lrbench_hpo.training.stream import StreamExecutor  # noqa: E402
+from benchmarks.training import flops_per_iteration, load, seconds
+from lrbench_hpo.errors import LRBenchError
+from lrbench_hpo.records.tasks import recipe_for
+from lrbench_hpo.training import ImageData, Trainer, build_model
+from lrbench_hpo.training.data.batches import Batches, pixels_for
+from lrbench_hpo.training.loop import TrainingLoop
+from lrbench_hpo.training.optimizers import make_optimizer
+from lrbench_hpo.training.population.executor import Executor
+from lrbench_hpo.training.population.memory import members_that_fit
+from lrbench_hpo.training.population.stacked_executor import StackedExecutor
+from lrbench_hpo.training.population.stream_executor import StreamExecutor
+from lrbench_hpo.training.randomness import LayerRandomness
 
 # network: its data set, the file below --data, shape of random images in its place
 TASKS: Mapping[str, tuple[str, str, tuple[int, int, int]]] = {

@@ -19,45 +19,39 @@ Latency of a suggestion, with 1,000 trials live, after the results of so many ea
 
 Trials are told and asked for in turn, so 1,000 stay live. Methods take turns in both parts.
 
-    python benchmarks/ray.py trials                          # digits, LeNet
-    python benchmarks/ray.py trials --dataset mnist --data DIR
-    python benchmarks/ray.py suggestions
+    python -m benchmarks.ray trials                          # digits, LeNet
+    python -m benchmarks.ray trials --dataset mnist --data DIR
+    python -m benchmarks.ray suggestions
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-# Python looks for imports in a script's own folder first, where this file has Ray's name.
-_HERE = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+import optuna
+import ray
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
 
-import argparse  # noqa: E402
-import logging  # noqa: E402
-import os  # noqa: E402
-import statistics  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-import warnings  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
-from typing import Any  # noqa: E402
-
-import optuna  # noqa: E402
-import ray  # noqa: E402
-from optuna.trial import TrialState  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.experiment import Trial  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-from ray.tune.search.optuna import OptunaSearch  # noqa: E402
+import lrbench_hpo
+from lrbench_hpo import LRBenchSearcher, LRPolicy, Run
+from lrbench_hpo.records.tasks import recipe_for, task_for
+from lrbench_hpo.study.settings import StudySettings
+from lrbench_hpo.study.suggest import suggest_in
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else Ray's panels stand between the figures
-
-import lrbench_hpo  # noqa: E402
-from lrbench_hpo import LRBenchSearcher, LRPolicy, Run  # noqa: E402
-from lrbench_hpo.study_settings import StudySettings  # noqa: E402
-from lrbench_hpo.suggest import suggest_in  # noqa: E402
-from lrbench_hpo.tasks import recipe_for, task_for  # noqa: E402
 
 TASK = ("cifar10", "resnet32", 64_000)  # of the suggestions: no training is done
 REPORTED = ("top1", "iterations_to_best", "loss_difference")
@@ -66,8 +60,8 @@ REPORTED = ("top1", "iterations_to_best", "loss_difference")
 def plain(config: dict[str, Any]) -> None:
     """The loop of `lrbench_hpo.train` as one would write it oneself."""
     from lrbench_hpo import training
-    from lrbench_hpo.ranking import ScoreWeights
-    from lrbench_hpo.trial_results import report
+    from lrbench_hpo.records.reports import report
+    from lrbench_hpo.records.score import ScoreWeights
 
     data = training.load_data(config["dataset"], config["data"])
     budget = config["max_iterations"]

@@ -2,7 +2,7 @@
 
 Each figure is the median wall time of a fresh Python process; the commands take turns.
 
-    python benchmarks/recommend.py --runs 10000 --repeats 7
+    python -m benchmarks.recommend --runs 10000 --repeats 7
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 import lrbench_hpo
-from lrbench_hpo import Run, coordinates
-from lrbench_hpo.coordinates import Scale
-from lrbench_hpo.policies import DEFAULT_FUNCTIONS
-from lrbench_hpo.space_files import load_space
-from lrbench_hpo.tasks import recipe_for, task_for
+from lrbench_hpo import Run
+from lrbench_hpo.policies import DEFAULT_FUNCTIONS, coordinates
+from lrbench_hpo.policies.coordinates import Scale
+from lrbench_hpo.policies.space_files import load_space
+from lrbench_hpo.records.tasks import recipe_for, task_for
 
 TASKS = [
     (dataset, model, batch)

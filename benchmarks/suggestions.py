@@ -3,7 +3,7 @@
 Both samplers suggest policies for the same made-up response (a peak over the mean LR), interleaved,
 in studies in memory that hold as many finished trials.
 
-    python benchmarks/suggestions.py --stored 61,10061 --trials 100,1000
+    python -m benchmarks.suggestions --stored 61,10061 --trials 100,1000
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import optuna
 
 import lrbench_hpo
 from lrbench_hpo import LRPolicy, Run
-from lrbench_hpo.coordinates import Scale
 from lrbench_hpo.database import Database, connect
-from lrbench_hpo.space_files import load_space
-from lrbench_hpo.surrogate.candidates import drawn
-from lrbench_hpo.tasks import task_for
+from lrbench_hpo.policies.coordinates import Scale
+from lrbench_hpo.policies.space_files import load_space
+from lrbench_hpo.prior.surrogate.candidates import drawn
+from lrbench_hpo.records.tasks import task_for
 
 BUDGET = 10_000
 

@@ -14,8 +14,8 @@ Both take turns, chunk by chunk; the figures are medians over the chunks. Evalua
 products, forward and backward, as counted by `torch.utils.flop_counter`) over those of a large
 float32 matrix product, measured in turn with the rest.
 
-    python benchmarks/training.py --data DIR    # MNIST/raw and cifar10_jpeg.npz below DIR
-    python benchmarks/training.py               # random images of the same shapes
+    python -m benchmarks.training --data DIR    # MNIST/raw and cifar10_jpeg.npz below DIR
+    python -m benchmarks.training               # random images of the same shapes
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from torchvision import transforms
 
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.errors import LRBenchError
-from lrbench_hpo.tasks import Recipe, recipe_for
+from lrbench_hpo.records.tasks import Recipe, recipe_for
 from lrbench_hpo.training import ImageData, Samples, Trainer, build_model, load_data
 from lrbench_hpo.training.optimizers import make_optimizer
 

@@ -9,7 +9,7 @@ Three ways to search the same space with the same trainer and seeds, interleaved
 
 Measured on 2 CPU cores, figures in docs/benchmarks.md:
 
-    python benchmarks/warm_start.py digits lenet --max-iterations 300 --trials 12 --seeds 5
+    python -m benchmarks.warm_start digits lenet --max-iterations 300 --trials 12 --seeds 5
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import optuna
 
 import lrbench_hpo
 from lrbench_hpo import training
-from lrbench_hpo.prior import DEFAULT_POINTS
-from lrbench_hpo.ranking import score_run
-from lrbench_hpo.study_settings import StudySettings
-from lrbench_hpo.suggest import trial_params
-from lrbench_hpo.tasks import recipe_for
+from lrbench_hpo.prior.recommendation import DEFAULT_POINTS
+from lrbench_hpo.records.score import score_run
+from lrbench_hpo.records.tasks import recipe_for
+from lrbench_hpo.study.settings import StudySettings
+from lrbench_hpo.study.suggest import trial_params
 
 CHECKPOINTS = (1, 2, 3, 5, 8, 12, 20)
 NEAR = 0.005  # score: "as good as the best known" means within half a point of Top-1

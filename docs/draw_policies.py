@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lrbench_hpo.plots import curve, save
+from lrbench_hpo.cli.plots import curve, save
 from lrbench_hpo.policies import (
     FUNCTIONS,
     LRPolicy,

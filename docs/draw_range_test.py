@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import lrbench_hpo
-from lrbench_hpo.plots import plot_range_test
+from lrbench_hpo.cli.plots import plot_range_test
 
 FILE = Path(__file__).parent / "images" / "range_test.svg"
 

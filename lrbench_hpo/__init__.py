@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrbench_hpo.database import Database, Origin, connect
+    from lrbench_hpo.database.leaderboard import Leaderboard, leaderboards
+    from lrbench_hpo.database.run_store import RunStore
     from lrbench_hpo.errors import LRBenchError
-    from lrbench_hpo.explanation import Explanation, explain
-    from lrbench_hpo.fitting import fit_policy
-    from lrbench_hpo.leaderboard import Leaderboard, leaderboards
-    from lrbench_hpo.lr_range import RangeTest, read_range_test
-    from lrbench_hpo.objective import Objective
+    from lrbench_hpo.lr_range.climb import range_test_on
+    from lrbench_hpo.lr_range.reading import read_range_test
+    from lrbench_hpo.lr_range.stored import range_test
     from lrbench_hpo.policies import (
         LRPolicy,
         compose,
@@ -30,61 +30,66 @@ if TYPE_CHECKING:
         warmup,
         warmup_stable_decay,
     )
-    from lrbench_hpo.population_search import optimize
-    from lrbench_hpo.prior import Recommendation, recommend
-    from lrbench_hpo.pruner import LRMinimaPruner
-    from lrbench_hpo.range_testing import range_test
-    from lrbench_hpo.ranking import ScoreWeights, rank_policies, score
-    from lrbench_hpo.record_runs import RecordRuns
-    from lrbench_hpo.records import Run, Task
-    from lrbench_hpo.sampler import LRBenchSampler
-    from lrbench_hpo.searcher import LRBenchSearcher
-    from lrbench_hpo.space import SearchSpace
-    from lrbench_hpo.space_files import load_space
-    from lrbench_hpo.study import create_study
-    from lrbench_hpo.suggest import suggest_policy
-    from lrbench_hpo.trainable import train
-    from lrbench_hpo.training import range_test_on
-    from lrbench_hpo.waiting import RunStore
+    from lrbench_hpo.policies.fitting import fit_policy
+    from lrbench_hpo.policies.space import SearchSpace
+    from lrbench_hpo.policies.space_files import load_space
+    from lrbench_hpo.prior.prior import recommend
+    from lrbench_hpo.prior.recommendation import Recommendation
+    from lrbench_hpo.ray_tune.record_runs import RecordRuns
+    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
+    from lrbench_hpo.ray_tune.trainable import train
+    from lrbench_hpo.records.range_test import RangeTest
+    from lrbench_hpo.records.ranking import rank_policies
+    from lrbench_hpo.records.run import Run, Task
+    from lrbench_hpo.records.score import ScoreWeights, score
+    from lrbench_hpo.study.create import create_study
+    from lrbench_hpo.study.explanation import Explanation, explain
+    from lrbench_hpo.study.objective import Objective
+    from lrbench_hpo.study.population import optimize
+    from lrbench_hpo.study.pruner import LRMinimaPruner
+    from lrbench_hpo.study.sampler import LRBenchSampler
+    from lrbench_hpo.study.suggest import suggest_policy
+
+__version__: str
 
 _HOME = {
     "Database": "database",
-    "Explanation": "explanation",
+    "Explanation": "study.explanation",
     "LRBenchError": "errors",
-    "LRBenchSampler": "sampler",
-    "LRBenchSearcher": "searcher",
-    "LRMinimaPruner": "pruner",
+    "LRBenchSampler": "study.sampler",
+    "LRBenchSearcher": "ray_tune.searcher",
+    "LRMinimaPruner": "study.pruner",
     "LRPolicy": "policies",
-    "Leaderboard": "leaderboard",
-    "Objective": "objective",
+    "Leaderboard": "database.leaderboard",
+    "Objective": "study.objective",
     "Origin": "database",
-    "RangeTest": "lr_range",
-    "Recommendation": "prior",
-    "RecordRuns": "record_runs",
-    "Run": "records",
-    "RunStore": "waiting",
-    "ScoreWeights": "ranking",
-    "SearchSpace": "space",
-    "Task": "records",
+    "RangeTest": "records.range_test",
+    "Recommendation": "prior.recommendation",
+    "RecordRuns": "ray_tune.record_runs",
+    "Run": "records.run",
+    "RunStore": "database.run_store",
+    "ScoreWeights": "records.score",
+    "SearchSpace": "policies.space",
+    "Task": "records.run",
     "compose": "policies",
     "connect": "database",
-    "create_study": "study",
-    "explain": "explanation",
-    "fit_policy": "fitting",
+    "create_study": "study.create",
+    "explain": "study.explanation",
+    "fit_policy": "policies.fitting",
     "knee": "policies",
-    "leaderboards": "leaderboard",
-    "load_space": "space_files",
+    "leaderboards": "database.leaderboard",
+    "load_space": "policies.space_files",
     "one_cycle": "policies",
-    "optimize": "population_search",
-    "range_test": "range_testing",
-    "range_test_on": "training",
-    "rank_policies": "ranking",
-    "read_range_test": "lr_range",
-    "recommend": "prior",
-    "score": "ranking",
+    "optimize": "study.population",
+    "range_test": "lr_range.stored",
+    "range_test_on": "lr_range.climb",
+    "rank_policies": "records.ranking",
+    "read_range_test": "lr_range.reading",
+    "recommend": "prior.prior",
+    "score": "records.score",
     "sgdr": "policies",
-    "suggest_policy": "suggest",
-    "train": "trainable",
+    "suggest_policy": "study.suggest",
+    "train": "ray_tune.trainable",
     "warmup": "policies",
     "warmup_stable_decay": "policies",
 }
@@ -132,15 +137,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("lrbench-hpo")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+# Hidden from type checkers, which would believe that any name is there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("lrbench-hpo")
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -25,6 +25,7 @@ MAX_COUNT = 2**63 - 1  # what a database's 64-bit integer holds
 
 # Characters that break a line or a terminal: controls, invisible marks, half characters.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_NO_SEPARATORS = str.maketrans("", "", "-_ ")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -42,6 +43,29 @@ def refuse(where: str, value: object, rule: str) -> NoReturn:
     else:
         shown = " ".join(_SHORT.repr(value).split())
     raise RecordError(f"{where}={shown}: {rule}") from None
+
+
+def canonical_name(name: str, where: str = "name") -> str:
+    """The name as it is compared: without case, dashes, underscores and spaces.
+
+    Args:
+        name: the name of a data set or model.
+        where: what it names, for the error.
+
+    Raises:
+        RecordError: for something that is not text.
+
+    >>> canonical_name("CIFAR-10"), canonical_name("ResNet_32")
+    ('cifar10', 'resnet32')
+    """
+    if not isinstance(name, str):
+        refuse(where, name, "expected a name")
+    return _canonical(name)
+
+
+@lru_cache(maxsize=4096)  # a prior compares the same few names hundreds of times
+def _canonical(name: str) -> str:
+    return name.casefold().translate(_NO_SEPARATORS)
 
 
 def text(where: str, value: object, limit: int = MAX_TEXT) -> str:

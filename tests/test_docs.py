@@ -8,8 +8,8 @@ import pytest
 
 import lrbench_hpo
 from lrbench_hpo.cli import app
-from lrbench_hpo.coordinates import KINDS
-from lrbench_hpo.space_files import load_space, published_spaces
+from lrbench_hpo.policies.coordinates import KINDS
+from lrbench_hpo.policies.space_files import load_space, published_spaces
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ def test_it_searches_policies(hub):
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(lambda trial: float(hub.suggest_policy(trial)(1)), n_trials=3)
     assert len({str(trial.user_attrs["policy"]) for trial in study.trials}) == 3
-    assert sampler.__class__.__module__ == "lrbench_hpo.sampler"
+    assert sampler.__class__.__module__ == "lrbench_hpo.study.sampler"
 
 
 def test_it_offers_what_its_page_names(hub):

@@ -44,7 +44,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_a_search_without_ray_loads_no_ray():
-    code = "from lrbench_hpo.cli import tune_local; import lrbench_hpo.objective"
+    code = "from lrbench_hpo.cli import tune_local; import lrbench_hpo.study.objective"
     assert "ray" not in loaded(code)
 
 
@@ -76,8 +76,8 @@ def test_every_public_name_is_there():
         ("psycopg2", "lrbench_hpo.connect('postgresql://localhost/x')", "postgres"),
         (
             "matplotlib",
-            "import lrbench_hpo.plots as p; p.plot_policies([lrbench_hpo.LRPolicy('FIX', k0=1)],"
-            " 10, 'x.png')",
+            "import lrbench_hpo.cli.plots as p;"
+            " p.plot_policies([lrbench_hpo.LRPolicy('FIX', k0=1)], 10, 'x.png')",
             "plots",
         ),
     ],
@@ -117,7 +117,7 @@ def pip_install(target, *what):
 
 CHECK = """
 import lrbench_hpo, pathlib
-from lrbench_hpo.space_files import load_space, published_spaces
+from lrbench_hpo.policies.space_files import load_space, published_spaces
 assert published_spaces() == ('cifar10-cnn3', 'cifar10-resnet32', 'default', 'mnist-lenet')
 assert all(load_space(name).functions for name in published_spaces())
 assert lrbench_hpo.connect('sqlite://').stats().runs == 61

@@ -28,7 +28,7 @@ def stats(database: str | None, as_json: bool) -> None:
     """What the database holds, where it lies, and what waits to be stored in it."""
     from lrbench_hpo.cli import tables
     from lrbench_hpo.database import connect
-    from lrbench_hpo.waiting import waiting_files
+    from lrbench_hpo.database.run_store import waiting_files
 
     with connect(database) as db:
         files = waiting_files(database)

@@ -79,7 +79,7 @@ def import_command(
     from lrbench_hpo.database import connect
     from lrbench_hpo.errors import DatabaseError
     from lrbench_hpo.exchange.importing import checked_source
-    from lrbench_hpo.exchange.reading import ExchangeError
+    from lrbench_hpo.exchange.rows import ExchangeError
 
     if measured or not files:
         _only_measured(measured, files, source, rejected)
@@ -141,7 +141,7 @@ def _only_measured(measured: bool, *others: object) -> None:
 def _import_measured(database: str | None, dry_run: bool) -> int:
     from lrbench_hpo.cli.exchange_output import Bar, show_import
     from lrbench_hpo.database import connect
-    from lrbench_hpo.exchange.measured import import_measured
+    from lrbench_hpo.exchange.shipped import import_measured
 
     with ExitStack() as stack:
         db = None if dry_run else stack.enter_context(connect(database))
@@ -172,8 +172,8 @@ def _import_one(
 ) -> ImportReport:
     from lrbench_hpo.cli.exchange_output import Bar
     from lrbench_hpo.exchange.files import open_input
+    from lrbench_hpo.exchange.formats.detect import runs_in
     from lrbench_hpo.exchange.importing import import_rows
-    from lrbench_hpo.exchange.sources import runs_in
 
     with open_input(file, max_bytes) as opened, Bar(opened.name, opened.size) as bar:
         return import_rows(

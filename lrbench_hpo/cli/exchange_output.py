@@ -16,8 +16,8 @@ from lrbench_hpo.exchange.export import ExportReport
 from lrbench_hpo.exchange.files import STANDARD
 from lrbench_hpo.exchange.importing import ImportReport
 from lrbench_hpo.exchange.quarantine import MAX_KEPT
-from lrbench_hpo.exchange.reading import Rejected
-from lrbench_hpo.records import own_source
+from lrbench_hpo.exchange.rows import Rejected
+from lrbench_hpo.records.run import own_source
 
 SOME_REJECTED = 1
 NOTHING_READ = 2

@@ -26,8 +26,8 @@ def explain(study: str, trial: int, storage: str, as_json: bool) -> None:
     For example: lrbench-hpo explain digits-lenet 7 --storage sqlite:///study.db
     """
     from lrbench_hpo.cli import study_output, tables
-    from lrbench_hpo.exchange.optuna_study import opened
-    from lrbench_hpo.explanation import explain as explained
+    from lrbench_hpo.exchange.tools.optuna_study import opened
+    from lrbench_hpo.study.explanation import explain as explained
 
     found = explained(opened(storage, study), trial)
     if as_json:

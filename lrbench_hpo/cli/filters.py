@@ -22,7 +22,7 @@ def moment(value: str | None, *, end_of_day: bool = False) -> str | None:
     """
     from datetime import UTC, datetime, timedelta
 
-    from lrbench_hpo.records import utc_timestamp
+    from lrbench_hpo.records.run import utc_timestamp
 
     if value is None or not _DAY.fullmatch(value):
         return None if value is None else utc_timestamp(value)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lrbench_hpo.database import Database
     from lrbench_hpo.exchange.foreign import Foreign
     from lrbench_hpo.exchange.importing import ImportReport
-    from lrbench_hpo.exchange.reading import Found, Rejected
+    from lrbench_hpo.exchange.rows import Found, Rejected
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Rows = Callable[[Callable[[str], object]], "Iterator[Found | Rejected]"]
@@ -119,7 +119,7 @@ def import_optuna(
     curve with --iterations-per-epoch only; --map step=iteration says that they count iterations.
     Trials that are not over are left out. Nothing is written to the study.
     """
-    from lrbench_hpo.exchange import optuna_study
+    from lrbench_hpo.exchange.tools import optuna_study
 
     opened = optuna_study.opened(storage, study)
     foreign = _said(said)
@@ -143,7 +143,7 @@ def import_ray(folders: tuple[str, ...], database: str | None, dry_run: bool, **
     config and reports are meant, with / between levels: --map optimizer/lr=k0 --map
     mean_accuracy=top1. Ray need not be installed, and pickles are never read.
     """
-    from lrbench_hpo.exchange import ray_results
+    from lrbench_hpo.exchange.tools import ray_results
 
     foreign = _said(said)
 
@@ -171,7 +171,7 @@ def import_logs(
     and losses are told by their names, or by --map. A log that ends before --max-iterations, by
     more than a twentieth and more than one logging interval, is stored as pruned.
     """
-    from lrbench_hpo.exchange import logs
+    from lrbench_hpo.exchange.tools import logs
 
     foreign = _said(said)
 
@@ -212,7 +212,7 @@ def _import(
     from lrbench_hpo.cli.exchange_output import show_import, tell
     from lrbench_hpo.database import connect
     from lrbench_hpo.errors import DatabaseError
-    from lrbench_hpo.exchange.reading import ExchangeError
+    from lrbench_hpo.exchange.rows import ExchangeError
 
     reports: list[ImportReport] = []
     undated: list[str] = []
@@ -279,8 +279,8 @@ def _import_one(
 def _noted(rows: Iterator[Found | Rejected], undated: list[str]) -> Iterator[Found | Rejected]:
     """The rows; the places of those that say no time are noted."""
     from lrbench_hpo.exchange.foreign import UNKNOWN_TIME
-    from lrbench_hpo.exchange.reading import Found
-    from lrbench_hpo.records import utc_timestamp
+    from lrbench_hpo.exchange.rows import Found
+    from lrbench_hpo.records.run import utc_timestamp
 
     unknown = utc_timestamp(UNKNOWN_TIME)
     for row in rows:
@@ -293,8 +293,8 @@ def _not_stored(
     db: Database, rows: Iterator[Found | Rejected], known: list[str]
 ) -> Iterator[Found | Rejected]:
     """The rows without runs that the tool that trained them has stored here in its own form."""
-    from lrbench_hpo.exchange.foreign import Originals
-    from lrbench_hpo.exchange.reading import Found
+    from lrbench_hpo.exchange.originals import Originals
+    from lrbench_hpo.exchange.rows import Found
 
     originals = Originals(db)
     for row in rows:
@@ -308,7 +308,7 @@ def _shown_rows(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
     """The rows, each shown as it would be stored."""
     from lrbench_hpo.checks import printable
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.exchange.reading import Found
+    from lrbench_hpo.exchange.rows import Found
 
     for row in rows:
         if isinstance(row, Found):

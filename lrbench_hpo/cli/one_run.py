@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from lrbench_hpo.database import Database, Origin
-    from lrbench_hpo.records import CurvePoint, Run
+    from lrbench_hpo.records.run import CurvePoint, Run
 
 _ROWS = 12  # of a curve's table
 _BARS = "▁▂▃▄▅▆▇█"

@@ -42,12 +42,12 @@ def plot(
     For example: lrbench-hpo plot "SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)"
     --max-iterations 64000 -o sinexp.png
     """
+    from lrbench_hpo.cli.plots import plot_policies
     from lrbench_hpo.errors import PolicyError
-    from lrbench_hpo.plots import plot_policies
 
     drawn = [parse_policy(written) for written in policies]
     if recommended:
-        from lrbench_hpo.prior import prior_for
+        from lrbench_hpo.prior.prior import prior_for
 
         prior = prior_for(*recommended, max_iterations=max_iterations, database=database)
         max_iterations = prior.scale.max_iterations

@@ -17,7 +17,7 @@ from lrbench_hpo.cli import options
 def recommend(dataset: str, model: str, count: int, as_json: bool, **settings: Any) -> None:
     """Policies worth trying on a task, each with its evidence."""
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.prior import prior_for
+    from lrbench_hpo.prior.prior import prior_for
 
     prior = prior_for(dataset, model, n=count, **settings)
     if as_json:
@@ -44,7 +44,7 @@ def rank(
 ) -> None:
     """Rank the stored policies of a task; policies within the noise share a rank."""
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.leaderboard import leaderboards
+    from lrbench_hpo.database.leaderboard import leaderboards
 
     groups = leaderboards(dataset, model, database=database, limit=count, by=by)
     if as_json:

@@ -13,7 +13,7 @@ from lrbench_hpo.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lrbench_hpo.lr_range import RangeTest
+    from lrbench_hpo.records.range_test import RangeTest
 
 
 @click.command("range-test")
@@ -48,8 +48,7 @@ def range_test(
     Short runs with an LR that rises after every update; it costs at most half of one trial. The
     result is kept in the LR database. DATASET and MODEL are as for tune.
     """
-    from lrbench_hpo import plots
-    from lrbench_hpo.cli import tables
+    from lrbench_hpo.cli import plots, tables
 
     if picture is not None:
         plots.checked_path(picture)
@@ -73,8 +72,8 @@ def _measured(
 ) -> RangeTest:
     from rich.progress import MofNCompleteColumn, TextColumn
 
-    from lrbench_hpo import range_testing
     from lrbench_hpo.cli.progress import progress_bar
+    from lrbench_hpo.lr_range import stored as range_testing
 
     amount = (MofNCompleteColumn(), TextColumn("iterations"))
     with progress_bar(console, *amount, transient=True) as bar:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 from ray.tune import Callback
 
-from lrbench_hpo.member_reports import members_in
+from lrbench_hpo.records.member_reports import members_in
 
 if TYPE_CHECKING:
     from lrbench_hpo.cli.progress import StudyProgress
-    from lrbench_hpo.searcher import LRBenchSearcher
+    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
 
 
 class RayProgress(Callback):

@@ -13,7 +13,7 @@ from lrbench_hpo.cli import filters, options
 if TYPE_CHECKING:
     from lrbench_hpo.database import Database
     from lrbench_hpo.errors import UnknownNameError
-    from lrbench_hpo.records import Run, Task
+    from lrbench_hpo.records.run import Run, Task
 
 UID_SHOWN = 10  # characters of a run's uid: enough to tell millions of runs apart
 
@@ -80,7 +80,7 @@ def best(dataset: str, model: str, database: str | None, count: int, as_json: bo
     """The runs of a task with the highest score, best first."""
     from lrbench_hpo.cli import tables
     from lrbench_hpo.database import connect
-    from lrbench_hpo.ranking import score_run
+    from lrbench_hpo.records.score import score_run
 
     with connect(database) as db:
         found = db.best(dataset, model, n=count)
@@ -127,9 +127,9 @@ def similar(
     from lrbench_hpo import checks
     from lrbench_hpo.cli import tables
     from lrbench_hpo.database import connect
-    from lrbench_hpo.evidence import MIN_SIMILARITY
-    from lrbench_hpo.similarity import similarity
-    from lrbench_hpo.tasks import recipe_for, task_for
+    from lrbench_hpo.prior.evidence import MIN_SIMILARITY
+    from lrbench_hpo.prior.similarity import similarity
+    from lrbench_hpo.records.tasks import recipe_for, task_for
 
     checks.whole("n", count)
     recipe = recipe_for(dataset, model, batch_size=batch_size, optimizer=optimizer)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import optuna
     from rich.console import Console
 
-    from lrbench_hpo.records import Run
+    from lrbench_hpo.records.run import Run
 
 TRAINED_AGAIN = "the winner is trained again, for its weights are not at hand"
 
@@ -55,7 +55,7 @@ def print_start(console: Console, study: optuna.Study) -> int:
     """Say what is searched and from where; the budget of a trial."""
     from optuna.trial import TrialState
 
-    from lrbench_hpo.study_settings import StudySettings
+    from lrbench_hpo.study.settings import StudySettings
 
     settings = StudySettings.of(study)
     task, scale = settings.task, settings.scale
@@ -162,8 +162,8 @@ def print_how_to_go_on(console: Console, study_name: str | None) -> None:
 
 def results(study: optuna.Study) -> dict[str, Any]:
     """All of a study as JSON types: its task, its trials best first, and the test of the winner."""
-    from lrbench_hpo.outcomes import ranked_trials
-    from lrbench_hpo.study_settings import StudySettings
+    from lrbench_hpo.study.results import ranked_trials
+    from lrbench_hpo.study.settings import StudySettings
 
     settings = StudySettings.of(study).to_dict()
     del settings["space"]

@@ -14,7 +14,7 @@ from lrbench_hpo.cli import options
 
 if TYPE_CHECKING:
     from lrbench_hpo.database import Database
-    from lrbench_hpo.records import Run
+    from lrbench_hpo.records.run import Run
 
 STILL_WAITING = 1
 _UNREADABLE = "waiting-*.unreadable"
@@ -38,8 +38,8 @@ def sync(database: str | None) -> None:
 
     They follow by themselves with the next search, too. The exit status is 1 if some still wait.
     """
-    from lrbench_hpo.journal import other_files, user_folder
-    from lrbench_hpo.waiting import RunStore, waiting_files
+    from lrbench_hpo.database.journal import other_files, user_folder
+    from lrbench_hpo.database.run_store import RunStore, waiting_files
 
     before = waiting_files(database)
     if not before:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import optuna
 
     from lrbench_hpo.database import Database
-    from lrbench_hpo.prior import Recommendation
+    from lrbench_hpo.prior.recommendation import Recommendation
 
 _PIPED_WIDTH = 160
 
@@ -70,8 +70,8 @@ def recommendations(title: str, found: Sequence[Recommendation]) -> Table:
 
 def trials(study: optuna.Study) -> Table:
     """The trials of a study, best first, each with where it came from."""
-    from lrbench_hpo.outcomes import ranked_trials
     from lrbench_hpo.policies import LRPolicy
+    from lrbench_hpo.study.results import ranked_trials
 
     found_trials = ranked_trials(study)
     rows = []
@@ -99,7 +99,7 @@ def trials(study: optuna.Study) -> Table:
 def _ranks(ranked: Sequence[optuna.trial.FrozenTrial]) -> list[str]:
     """Ranks of trials, best first: one evaluation cannot tell near scores apart."""
     from lrbench_hpo.policies import LRPolicy
-    from lrbench_hpo.ranking import PolicyResult, rank_policies
+    from lrbench_hpo.records.ranking import PolicyResult, rank_policies
 
     complete = [trial.user_attrs for trial in ranked if trial.user_attrs["status"] == "complete"]
     results = [PolicyResult(LRPolicy.from_dict(a["policy"]), a["score"]) for a in complete]

@@ -8,15 +8,15 @@ import click
 
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job
-from lrbench_hpo.cli.measured import measured_here, search_settings
+from lrbench_hpo.cli.search_start import measured_here, search_settings
 from lrbench_hpo.errors import StudyError
 
 if TYPE_CHECKING:
     import optuna
     from rich.console import Console
 
-    from lrbench_hpo.objective import Objective
-    from lrbench_hpo.records import Run
+    from lrbench_hpo.records.run import Run
+    from lrbench_hpo.study.objective import Objective
 
 INTERRUPTED = 130
 
@@ -48,8 +48,8 @@ def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
     """Load the data, open the study, build the network: all that can fail before a trial."""
     import optuna
 
-    from lrbench_hpo.objective import Objective
-    from lrbench_hpo.study import create_study
+    from lrbench_hpo.study.create import create_study
+    from lrbench_hpo.study.objective import Objective
 
     # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -61,7 +61,7 @@ def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
     name = f"{objective.dataset_name}-{job.model}" if job.storage else None
     pruner = None
     if job.early_stopping:
-        from lrbench_hpo.pruner import LRMinimaPruner
+        from lrbench_hpo.study.pruner import LRMinimaPruner
 
         pruner = LRMinimaPruner()
     study = create_study(
@@ -119,7 +119,7 @@ def _together(
     console: Console, study: optuna.Study, objective: Objective, job: Job, budget: int
 ) -> None:
     from lrbench_hpo.cli.progress import PopulationProgress
-    from lrbench_hpo.population_search import PopulationSearch, open_crew
+    from lrbench_hpo.study.population import PopulationSearch, open_crew
 
     size = job.population or None
     crew = open_crew(study, objective, size, job.executor, job.processes, most=job.trials)

@@ -14,17 +14,17 @@ import click
 
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job, OnRay
-from lrbench_hpo.cli.measured import search_settings
+from lrbench_hpo.cli.search_start import search_settings
 from lrbench_hpo.cli.tune_local import INTERRUPTED
-from lrbench_hpo.records import Task
+from lrbench_hpo.records.run import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lrbench_hpo.lr_range import RangeTest
-    from lrbench_hpo.ray_search import Share
-    from lrbench_hpo.records import Run
-    from lrbench_hpo.searcher import LRBenchSearcher
+    from lrbench_hpo.ray_tune.cluster import Share
+    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
+    from lrbench_hpo.records.range_test import RangeTest
+    from lrbench_hpo.records.run import Run
 
 # Of these, the trainable wants to know what is given; the rest is the searcher's alone.
 _OF_TRAINING = ("max_iterations", "batch_size", "optimizer")
@@ -34,20 +34,20 @@ def tune_ray(job: Job, options: OnRay) -> int:
     """Run a job on Ray; the exit status."""
     import optuna
 
-    from lrbench_hpo import ray_search
     from lrbench_hpo.database import opened
-    from lrbench_hpo.searcher import LRBenchSearcher
+    from lrbench_hpo.ray_tune import cluster
+    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = checked_storage(job.storage)
     # What is wrong without a cluster is said before one is asked.
-    ray_search.scheduler_for(options.scheduler, max_iterations=1)
-    ray_search.checked_amounts(options.cpus, options.gpus, options.concurrent)
+    cluster.scheduler_for(options.scheduler, max_iterations=1)
+    cluster.checked_amounts(options.cpus, options.gpus, options.concurrent)
     LRBenchSearcher(objective=job.settings["objective"])
     with opened(job.database) as db:
         db.check_writable()
     console = tables.console()
-    with ray_search.connected(options.address) as address:
+    with cluster.connected(options.address) as address:
         search = Search(console, job, options)
         study = search.searcher.study
         study_output.print_start(console, study)
@@ -80,14 +80,15 @@ class Search:
     """
 
     def __init__(self, console: Console, job: Job, options: OnRay) -> None:
-        from lrbench_hpo import ray_search
-        from lrbench_hpo.node_data import path_of
-        from lrbench_hpo.record_runs import RecordRuns
-        from lrbench_hpo.searcher import LRBenchSearcher
+        from lrbench_hpo.ray_tune import cluster
+        from lrbench_hpo.ray_tune import search as ray_search
+        from lrbench_hpo.ray_tune.node_data import path_of
+        from lrbench_hpo.ray_tune.record_runs import RecordRuns
+        from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
 
         self.job = job
         self.scheduler_name = options.scheduler
-        self.share: Share = ray_search.share_of(
+        self.share: Share = cluster.share_of(
             options.cpus, options.gpus, options.concurrent, trials=job.trials
         )
         self.population = _population(job, self.share)
@@ -123,7 +124,7 @@ class Search:
         )
         budget = self.searcher.settings.scale.max_iterations
         self.config["max_iterations"] = budget
-        self.scheduler = ray_search.scheduler_for(self.scheduler_name, budget)
+        self.scheduler = cluster.scheduler_for(self.scheduler_name, budget)
         seed = job.training["seed"]
         stored = ray_search.stored_trainings(job.database, checked, budget, seed)
         self.searcher.recall(stored)
@@ -131,8 +132,8 @@ class Search:
 
     def _measured(self, task: Task, tell: Callable[[str], None], budget: int) -> RangeTest:
         """A range test where trials will run, stored from here."""
-        from lrbench_hpo import ray_search
         from lrbench_hpo.database import opened
+        from lrbench_hpo.ray_tune import search as ray_search
 
         config = {**self.config, "max_iterations": budget}
         result = ray_search.range_test(config, self.share, tell)
@@ -154,9 +155,9 @@ class Search:
 
     def run(self, console: Console, storage: str | None) -> bool:
         """Run the trials; whether all of them came to an end."""
-        from lrbench_hpo import ray_search
         from lrbench_hpo.cli.progress import StudyProgress
         from lrbench_hpo.cli.ray_progress import RayProgress
+        from lrbench_hpo.ray_tune import search as ray_search
 
         budget = self.config["max_iterations"]
         policies = self.trials * (self.population or 1)
@@ -192,7 +193,7 @@ class Search:
 
     def test(self, console: Console) -> None:
         """Measure the winner on the test split."""
-        from lrbench_hpo import ray_search
+        from lrbench_hpo.ray_tune import search as ray_search
 
         study = self.searcher.study
         if ray_search.checkpoint_of_winner(study, self._ended) is None:

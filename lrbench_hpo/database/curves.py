@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Sequence
 
-from lrbench_hpo.records import MAX_POINTS, CurvePoint
+from lrbench_hpo.records.run import MAX_POINTS, CurvePoint
 
 _FIELDS = tuple(CurvePoint(0).to_dict())
 _MAX_BYTES = MAX_POINTS * len(_FIELDS) * 24  # no more than that is ever unpacked

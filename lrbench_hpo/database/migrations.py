@@ -17,7 +17,7 @@ from lrbench_hpo.database.engine import writing
 from lrbench_hpo.database.failures import one_line, shown
 from lrbench_hpo.database.transactions import in_transaction
 from lrbench_hpo.errors import DatabaseError
-from lrbench_hpo.records import utc_timestamp
+from lrbench_hpo.records.run import utc_timestamp
 
 _MAY_NOT = "42501"  # SQLSTATE of a privilege that a role lacks
 

@@ -19,7 +19,7 @@ from lrbench_hpo.database import tables
 from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
 from lrbench_hpo.database.failures import left_out, vanished
 from lrbench_hpo.errors import DatabaseError, LRBenchError
-from lrbench_hpo.records import utc_timestamp
+from lrbench_hpo.records.run import utc_timestamp
 
 MAX_STEPS = 8  # origins before an origin that are kept
 

@@ -15,8 +15,8 @@ from lrbench_hpo.database.failures import left_out
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.database.rows import BAD_VALUE, bad_row
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import score
-from lrbench_hpo.records import Task
+from lrbench_hpo.records.run import Task
+from lrbench_hpo.records.score import score
 
 _MEASURED = ("top1", "iterations_to_best", "loss_difference")
 _COLUMNS = ("id", "policy", "max_iterations", "split", "status", "source", *_MEASURED)

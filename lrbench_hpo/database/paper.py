@@ -14,8 +14,9 @@ from importlib.resources import files
 from typing import Any
 
 from lrbench_hpo import checks
+from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, Task, canonical_name
+from lrbench_hpo.records.run import Run, Task
 
 SOURCE = "lrbench-paper"
 PUBLISHED = "2019-08-18T00:00:00Z"  # the day of the preprint: the same in every database

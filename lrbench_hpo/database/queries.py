@@ -9,10 +9,11 @@ from typing import Any, TypedDict
 import sqlalchemy as sa
 
 from lrbench_hpo import checks
+from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.database import tables
 from lrbench_hpo.errors import UnknownNameError
 from lrbench_hpo.policies import FUNCTIONS, LRPolicy
-from lrbench_hpo.records import STATUSES, canonical_name, utc_timestamp
+from lrbench_hpo.records.run import STATUSES, utc_timestamp
 
 
 class Filters(TypedDict, total=False):

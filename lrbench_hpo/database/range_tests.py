@@ -9,13 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from lrbench_hpo import checks
+from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.database import paper, tables
 from lrbench_hpo.database.dialects import insert_new
 from lrbench_hpo.database.failures import left_out
 from lrbench_hpo.database.origins import Origin, origin_id
 from lrbench_hpo.errors import DatabaseError, LRBenchError, why
-from lrbench_hpo.lr_range import RangeTest
-from lrbench_hpo.records import Task, canonical_name
+from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.run import Task
 
 _READ_AT_MOST = 50  # the newest rows of two names: nobody asks for older ones
 _COPIED = ("reference_lr", "spread", "low", "high", "method", "max_iterations", "iterations")

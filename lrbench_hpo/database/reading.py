@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from lrbench_hpo import checks
 from lrbench_hpo.database import queries, rows, tables
 from lrbench_hpo.database.origins import Origin, origins_by_id
-from lrbench_hpo.records import Run, Task
+from lrbench_hpo.records.run import Run, Task
 
 # Of stored tasks that differ in their reference LR only: the latest, and the best of those.
 _LATEST, _ALIKE = 500, 16

@@ -9,14 +9,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.database import curves, tables
 from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
 from lrbench_hpo.database.failures import left_out, vanished
 from lrbench_hpo.database.origins import Origin, origin_id
 from lrbench_hpo.errors import DatabaseError, LRBenchError, why
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import score_run
-from lrbench_hpo.records import Run, Task, canonical_name
+from lrbench_hpo.records.run import Run, Task
+from lrbench_hpo.records.score import score_run
 
 _JSON = ("metrics", "cost", "environment", "notes")
 _COPIED = ("top1", "top5", "top1_std", "iterations_to_best", "loss_difference")

@@ -10,7 +10,7 @@ from lrbench_hpo.database import curves, rows, tables
 from lrbench_hpo.database.dialects import schema_name
 from lrbench_hpo.database.failures import shown
 from lrbench_hpo.errors import DatabaseError, LRBenchError, why
-from lrbench_hpo.ranking import ScoreWeights
+from lrbench_hpo.records.score import ScoreWeights
 
 _OLD = "lrbench_curves_1"
 _AT_ONCE = 500

@@ -24,9 +24,9 @@ from lrbench_hpo.database.origins import Origin, origins_by_id
 from lrbench_hpo.database.outcomes import Outcome, outcomes
 from lrbench_hpo.database.queries import Filters
 from lrbench_hpo.errors import DatabaseError
-from lrbench_hpo.lr_range import RangeTest
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, Task, own_source
+from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.run import Run, Task, own_source
 
 _PAGE = 500  # runs that `stored` holds at a time
 

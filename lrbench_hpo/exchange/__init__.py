@@ -1,1 +1,1 @@
-"""LR databases and files: results taken out, and results of others taken in."""
+"""Files and the results of other tools, in and out."""

@@ -12,10 +12,11 @@ from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database
 from lrbench_hpo.database.failures import shown
 from lrbench_hpo.database.queries import Filters
-from lrbench_hpo.exchange import jsonl, table
 from lrbench_hpo.exchange.files import STANDARD
-from lrbench_hpo.exchange.reading import MOST_SHOWN, ExchangeError, Progress, Rejected
-from lrbench_hpo.exchange.stored_runs import stored_runs
+from lrbench_hpo.exchange.formats import csv_table as table
+from lrbench_hpo.exchange.formats import jsonl
+from lrbench_hpo.exchange.merging import stored_runs
+from lrbench_hpo.exchange.rows import MOST_SHOWN, ExchangeError, Progress, Rejected
 from lrbench_hpo.exchange.writing import new_file
 
 _FORMATS: dict[str, tuple[bool, bool]] = {  # by the end of the name: CSV? gzip?

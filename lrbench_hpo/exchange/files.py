@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lrbench_hpo.checks import printable
-from lrbench_hpo.exchange.reading import MAX_TEXT, ExchangeError, Rejected
+from lrbench_hpo.exchange.rows import MAX_TEXT, ExchangeError, Rejected
 
 STANDARD = "-"  # standard input or output instead of a file
 MAX_LINE = 8 * 2**20  # bytes

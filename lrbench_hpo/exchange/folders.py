@@ -10,7 +10,7 @@ from typing import Any
 
 from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.exchange.reading import ExchangeError
+from lrbench_hpo.exchange.rows import ExchangeError
 
 MAX_FOLDERS = 100_000
 MAX_DEPTH = 16  # levels of folders

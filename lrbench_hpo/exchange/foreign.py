@@ -1,33 +1,66 @@
-"""What must be said of results that others made: how their names and units are meant here."""
+"""Results that are said to be per cent, and are shares: told by all of them being at most 1."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from lrbench_hpo import checks
-from lrbench_hpo.database import Database
-from lrbench_hpo.errors import DatabaseError, RecordError, UnknownNameError
-from lrbench_hpo.exchange.reading import Found, Rejected
+from lrbench_hpo.checks import canonical_name
+from lrbench_hpo.errors import RecordError, UnknownNameError
+from lrbench_hpo.exchange.rows import Found, Rejected
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy
-from lrbench_hpo.records import SHARES, CurvePoint, Run, Task, canonical_name
-from lrbench_hpo.tasks import MODELS, dataset_info
-from lrbench_hpo.trial_results import METRICS
+from lrbench_hpo.records.reports import METRICS
+from lrbench_hpo.records.run import SHARES, CurvePoint, Run, Task
+from lrbench_hpo.records.tasks import MODELS, dataset_info
+
+_ONE_PER_CENT = 0.01
+_MAX_WAITING = 1_000  # rows in which nothing is above 1 %
+
+
+def without_shares(
+    rows: Iterable[tuple[Found | Rejected, Rejected | None]],
+) -> Iterator[Found | Rejected]:
+    """The rows of a file or study in per cent, if one of them is more than 1 %.
+
+    Args:
+        rows: each good one with what it is if they are all shares (`as_share`).
+    """
+    waiting: list[tuple[Found | Rejected, Rejected]] = []
+    highest = 0.0
+    for row, share in rows:
+        if highest > _ONE_PER_CENT or share is None or not isinstance(row, Found):
+            yield row
+            continue
+        measured = (row.run.metrics.get("top1"), *(point.top1 for point in row.run.curve))
+        highest = max(highest, *(value or 0.0 for value in measured))
+        waiting.append((row, share))
+        if highest > _ONE_PER_CENT:
+            yield from (good for good, _ in waiting)
+            waiting.clear()
+        elif len(waiting) >= _MAX_WAITING:
+            yield from (bad if highest else good for good, bad in waiting)
+            waiting.clear()
+    yield from (bad if highest else good for good, bad in waiting)
+
+
+def as_share(file: str, place: str, hint: str, text: str) -> Rejected:
+    """What a row is if no Top-1 beside it is above 1 %."""
+    reason = f"top1 is at most 1 here and in all other rows: is it a share? {hint}"
+    return Rejected(file, place, reason, text)
+
 
 # Part of a run's identity, so a file without a time gets the same one whenever it is imported.
 UNKNOWN_TIME = "1970-01-01T00:00:00Z"
-ORIGINAL = "run"  # in notes: the uid under which the tool itself stored the same training
 POLICY = ("function", "k0", "k1", "gamma", "p", "l")
 L_EPOCHS = "l_epochs"  # an l that counts epochs
 OF_TASK = tuple(f"task.{name}" for name in Task("any", "any").to_dict())
 MEASURED = (*METRICS, "top1_std")
-MAX_REMEMBERED = 100_000  # runs, of all tasks together
-_MAX_ALIKE = 1_000  # runs of one policy, budget and seed that are looked at
 _MOST_L = {"NSTEP": 100}  # an l is at least so small a part of the budget
 _MOST_OTHER_L = 1_000
 TARGETS = (
@@ -310,68 +343,3 @@ def numbered(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
                 notes = {**row.run.notes, "repeat": count}
                 row = dataclasses.replace(row, run=dataclasses.replace(row.run, notes=notes))
         yield row
-
-
-class Originals:
-    """What a database holds of a tool's own trials, asked once for each task.
-
-    Args:
-        database: where to look.
-        most: runs of tasks that are remembered; of larger ones, each run is asked for.
-    """
-
-    def __init__(self, database: Database, most: int = MAX_REMEMBERED) -> None:
-        self._database, self._most = database, most
-        self._known: dict[tuple[str, str], frozenset[tuple[Any, ...]] | None] = {}
-
-    def hold(self, run: Run) -> bool:
-        """Whether the tool that trained a run has stored it here already, in its own form.
-
-        Args:
-            run: made of a trial of this package's own, with the run's uid or moment.
-
-        Raises:
-            DatabaseError: when the database cannot be read.
-        """
-        original = run.notes.get(ORIGINAL)
-        if original is None:
-            return False
-        task = canonical_name(run.task.dataset), canonical_name(run.task.model)
-        if task not in self._known:
-            remembered = sum(len(known) for known in self._known.values() if known is not None)
-            if remembered > self._most:
-                self._known.clear()
-            self._known[task] = self._of_task(run.task)
-        known = self._known[task]
-        if known is None:
-            known = self._like(run)
-        return (original,) in known or _moment(run) in known
-
-    def _of_task(self, task: Task) -> frozenset[tuple[Any, ...]] | None:
-        """Uids and moments of a task's runs; None for more than are remembered."""
-        keys: set[tuple[Any, ...]] = set()
-        stored = self._database.stored(curves=False, dataset=task.dataset, model=task.model)
-        try:
-            for number, (run, _) in enumerate(stored, 1):
-                if number > self._most:
-                    return None
-                keys |= {(run.uid,), _moment(run)}
-        except DatabaseError:  # one bad row of the task: no other run's import ends for it
-            return None
-        return frozenset(keys)
-
-    def _like(self, run: Run) -> frozenset[tuple[Any, ...]]:
-        """Uids and moments of the newest runs of the same policy, budget and seed."""
-        alike = self._database.find(
-            run.task.dataset,
-            run.task.model,
-            policy=run.policy,
-            max_iterations=run.max_iterations,
-            seed=run.seed,
-            limit=_MAX_ALIKE,
-        )
-        return frozenset(key for one in alike for key in ((one.uid,), _moment(one)))
-
-
-def _moment(run: Run) -> tuple[Any, ...]:
-    return run.policy.fingerprint, run.created_at, run.seed, run.max_iterations

@@ -15,10 +15,10 @@ from lrbench_hpo.checks import printable
 from lrbench_hpo.database import Database, Origin
 from lrbench_hpo.database.paper import claims_paper, published_uids
 from lrbench_hpo.errors import DatabaseError
-from lrbench_hpo.exchange import jsonl
+from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.exchange.quarantine import Quarantine
-from lrbench_hpo.exchange.reading import MOST_SHOWN, ExchangeError, Found, Progress, Rejected
-from lrbench_hpo.records import Run, own_source, utc_timestamp
+from lrbench_hpo.exchange.rows import MOST_SHOWN, ExchangeError, Found, Progress, Rejected
+from lrbench_hpo.records.run import Run, own_source, utc_timestamp
 
 BATCH = 300  # runs in a transaction
 _MOST_POINTS = 100_000  # of curves in memory, waiting for their batch

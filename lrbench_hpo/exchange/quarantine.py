@@ -13,7 +13,7 @@ from typing import Self, TextIO
 from platformdirs import user_data_path
 
 from lrbench_hpo.checks import printable
-from lrbench_hpo.exchange.reading import ExchangeError, Rejected
+from lrbench_hpo.exchange.rows import ExchangeError, Rejected
 from lrbench_hpo.exchange.writing import new_file
 
 MAX_KEPT = 1_000  # rows; that many bad ones are one mistake, and the file itself has the rest

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 from lrbench_hpo.checks import printable
-from lrbench_hpo.exchange.reading import ExchangeError
+from lrbench_hpo.exchange.rows import ExchangeError
 
 
 @contextmanager

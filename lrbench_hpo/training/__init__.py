@@ -19,14 +19,13 @@ for _module in ("torchvision", "sklearn"):
         raise MissingExtraError.of(_PACKAGES[_module], "torch")
 
 try:
-    from lrbench_hpo.training.climb import range_test_on
-    from lrbench_hpo.training.data import ImageData, data_root, load_data
-    from lrbench_hpo.training.member import Member
-    from lrbench_hpo.training.models import MODEL_FACTORIES, build_model, model_name
-    from lrbench_hpo.training.population import Population, train_all
-    from lrbench_hpo.training.samples import Samples
+    from lrbench_hpo.training.data.load import ImageData, data_root, load_data
+    from lrbench_hpo.training.data.samples import Samples
+    from lrbench_hpo.training.data.sources import SOURCES
+    from lrbench_hpo.training.models.build import MODEL_FACTORIES, build_model, model_name
+    from lrbench_hpo.training.population.member import Member
+    from lrbench_hpo.training.population.population import Population, train_all
     from lrbench_hpo.training.session import TrainingSession
-    from lrbench_hpo.training.sources import SOURCES
     from lrbench_hpo.training.trainer import TrainedRun, Trainer, find_device
 except ModuleNotFoundError as error:
     missing = (error.name or "").partition(".")[0]
@@ -49,6 +48,5 @@ __all__ = [
     "find_device",
     "load_data",
     "model_name",
-    "range_test_on",
     "train_all",
 ]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch import Tensor, nn
 
-from lrbench_hpo.metrics import loss_difference, prediction_metrics
-from lrbench_hpo.training.batches import DeviceSamples, Pixels
+from lrbench_hpo.training.data.batches import DeviceSamples, Pixels
+from lrbench_hpo.training.metrics import loss_difference, prediction_metrics
 
 _BATCH = {"cpu": 250}  # activations that stay in the CPU's cache
 _GPU_BATCH = 2_000

@@ -13,11 +13,7 @@ from torch import Tensor, nn
 
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.training.cuda_graphs import GraphedStep
-from lrbench_hpo.training.optimizers import (
-    Optimizer,
-    set_learning_rate,
-    use_tensor_learning_rates,
-)
+from lrbench_hpo.training.optimizers import Optimizer, set_learning_rate, use_tensor_learning_rates
 
 # Asking a GPU for a loss makes it wait, so whether it is still finite is asked now and then.
 CHECK_EVERY = 25

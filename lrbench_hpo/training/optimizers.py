@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
-from lrbench_hpo.tasks import Recipe
+from lrbench_hpo.records.tasks import Recipe
 
 Optimizer = torch.optim.Optimizer
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrbench_hpo.records import CurvePoint, Run, utc_timestamp
+from lrbench_hpo.records.run import CurvePoint, Run, utc_timestamp
 
 Weights = Mapping[str, Tensor]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lrbench_hpo.errors import TrainingError
-from lrbench_hpo.records import CurvePoint, Run
+from lrbench_hpo.records.run import CurvePoint, Run
 from lrbench_hpo.training.cost import CostMeter
 from lrbench_hpo.training.evaluation import Evaluator
 from lrbench_hpo.training.loop import TrainingLoop

@@ -11,24 +11,24 @@ from torch import Tensor, nn
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint, Run, Task
-from lrbench_hpo.tasks import Recipe, recipe_for, task_for
-from lrbench_hpo.training.batches import (
+from lrbench_hpo.records.run import CurvePoint, Run, Task
+from lrbench_hpo.records.tasks import Recipe, recipe_for, task_for
+from lrbench_hpo.training.cost import environment
+from lrbench_hpo.training.data.batches import (
     AUGMENTATIONS,
     Batches,
     CroppedSamples,
     DeviceSamples,
     pixels_for,
 )
-from lrbench_hpo.training.cost import environment
-from lrbench_hpo.training.data import ImageData
+from lrbench_hpo.training.data.load import ImageData
+from lrbench_hpo.training.data.samples import Samples
 from lrbench_hpo.training.evaluation import Evaluator
 from lrbench_hpo.training.loop import BatchSource, TrainingLoop
-from lrbench_hpo.training.models import ModelSpec, build_model, check_logits, model_name
+from lrbench_hpo.training.models.build import ModelSpec, build_model, check_logits, model_name
 from lrbench_hpo.training.optimizers import make_optimizer
 from lrbench_hpo.training.progress import Progress
 from lrbench_hpo.training.randomness import LayerRandomness, Stream, stream_seed
-from lrbench_hpo.training.samples import Samples
 from lrbench_hpo.training.session import TrainingSession, memory_checked
 
 OnEvaluation = Callable[[CurvePoint, Run], bool | None]

@@ -10,9 +10,9 @@ from lrbench_hpo import LRPolicy, Run, connect
 from lrbench_hpo.cli.filters import moment
 from lrbench_hpo.cli.one_run import bars
 from lrbench_hpo.database import Origin
+from lrbench_hpo.database.run_store import RunStore
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.records import CurvePoint, Task
-from lrbench_hpo.waiting import RunStore
+from lrbench_hpo.records.run import CurvePoint, Task
 
 TASK = Task("flowers", "vgg16", num_classes=102, optimizer="sgd", momentum=0.9, batch_size=64)
 

@@ -18,9 +18,9 @@ import pytest
 
 from lrbench_hpo.cli import main
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange import jsonl
+from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.records.run import CurvePoint, Run, Task
 
 
 def make_run(number: int = 0, **changes) -> Run:

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from lrbench_hpo import create_study, suggest_policy
-from lrbench_hpo.explanation import explain as explained
-from lrbench_hpo.storage import open_storage
+from lrbench_hpo.study.explanation import explain as explained
+from lrbench_hpo.study.storage import open_storage
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.records.run import CurvePoint, Run, Task
 
 SCHEMA_1 = Path(__file__).with_name("schema_1")  # a database as version 1 of the schema left it
 _SUMMARY = pytest.StashKey[list[str]]()

@@ -12,7 +12,7 @@ import pytest
 from lrbench_hpo.database import connect
 from lrbench_hpo.errors import DatabaseError, LRBenchError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run, Task
+from lrbench_hpo.records.run import Run, Task
 
 OTHERS = """SELECT state, count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() GROUP BY state"""

@@ -12,16 +12,16 @@ import pytest
 
 import lrbench_hpo
 from lrbench_hpo.cli import main
-from lrbench_hpo.coordinates import Scale, to_coordinates
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.database.outcomes import is_evidence
 from lrbench_hpo.exchange.files import open_input
+from lrbench_hpo.exchange.formats.detect import runs_in
 from lrbench_hpo.exchange.importing import import_rows
-from lrbench_hpo.exchange.measured import SOURCE, import_measured, measured_files
-from lrbench_hpo.exchange.reading import Found
-from lrbench_hpo.exchange.sources import runs_in
+from lrbench_hpo.exchange.rows import Found
+from lrbench_hpo.exchange.shipped import SOURCE, import_measured, measured_files
 from lrbench_hpo.policies import FUNCTIONS
-from lrbench_hpo.records import Run
+from lrbench_hpo.policies.coordinates import Scale, to_coordinates
+from lrbench_hpo.records.run import Run
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from lrbench_hpo.database.migrations import MIGRATIONS, Migration, migrate
 from lrbench_hpo.database.paper import paper_runs
 from lrbench_hpo.database.tables import metadata
 from lrbench_hpo.errors import DatabaseError
-from lrbench_hpo.ranking import score_run
+from lrbench_hpo.records.score import score_run
 
 NEWEST = MIGRATIONS[-1].version
 

@@ -11,8 +11,8 @@ from lrbench_hpo.database import Database, Outcome
 from lrbench_hpo.database.outcomes import is_evidence
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import WORST_SCORE, score_run
-from lrbench_hpo.records import SPLITS, STATUSES, Run, Task
+from lrbench_hpo.records.run import SPLITS, STATUSES, Run, Task
+from lrbench_hpo.records.score import WORST_SCORE, score_run
 
 
 def outcome_of(run: Run) -> Outcome:

@@ -7,7 +7,7 @@ import pytest
 from lrbench_hpo.database import connect
 from lrbench_hpo.database.paper import SOURCE, paper_runs
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run
+from lrbench_hpo.records.run import Run
 
 
 def row(model: str, function: str, **fields) -> Run:

@@ -17,8 +17,8 @@ import pytest
 import sqlalchemy as sa
 
 from lrbench_hpo.database import connect
+from lrbench_hpo.database.run_store import RunStore
 from lrbench_hpo.errors import LRBenchError
-from lrbench_hpo.waiting import RunStore
 
 WRONG = f"{secrets.token_hex(8)} wr@ng"
 

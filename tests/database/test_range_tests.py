@@ -11,8 +11,8 @@ import pytest
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.database.migrations import MIGRATIONS
 from lrbench_hpo.errors import DatabaseError, RecordError
-from lrbench_hpo.lr_range import RangeTest
-from lrbench_hpo.records import Task
+from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.run import Task
 
 TASK = Task("digits", "mlp", num_classes=10, optimizer="sgd", momentum=0.9, batch_size=32)
 

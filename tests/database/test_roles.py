@@ -15,8 +15,8 @@ import lrbench_hpo
 from lrbench_hpo.database import connect, tables
 from lrbench_hpo.database.roles import role_statements
 from lrbench_hpo.errors import DatabaseError, LRBenchError
-from lrbench_hpo.lr_range import RangeTest
-from lrbench_hpo.records import Run
+from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.run import Run
 
 # Every one of them would end a statement that quotes names carelessly.
 SCHEMAS = ["public", "team", "Te\"a'm $do$ {x} :y \\"]

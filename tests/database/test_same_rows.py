@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lrbench_hpo.database import Database, Origin, connect
 from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.policies import LRPolicy, compose
-from lrbench_hpo.records import SPLITS, STATUSES, CurvePoint, Run, Task
+from lrbench_hpo.records.run import SPLITS, STATUSES, CurvePoint, Run, Task
 
 TASKS = [
     Task("digits", "mlp"),

@@ -10,13 +10,13 @@ import pytest
 from lrbench_hpo.database import connect
 from lrbench_hpo.database.engine import open_engine
 from lrbench_hpo.database.location import database_url
-from lrbench_hpo.waiting import RunStore
+from lrbench_hpo.database.run_store import RunStore
 
 
 def test_runs_wait_while_the_server_is_away_and_follow_in_order_and_once(
     start_postgres, make_run, tmp_path, monkeypatch, with_query
 ) -> None:
-    monkeypatch.setattr("lrbench_hpo.waiting._PAUSE", 0)
+    monkeypatch.setattr("lrbench_hpo.database.run_store._PAUSE", 0)
     server = start_postgres()
     url = with_query(server.url, connect_timeout="1")
     store = RunStore(url, folder=tmp_path)
@@ -47,7 +47,7 @@ def test_what_waits_for_a_server_follows_with_the_next_process(
     server.stop()
     code = """
 import os, sys, pickle, warnings
-from lrbench_hpo.waiting import RunStore
+from lrbench_hpo.database.run_store import RunStore
 warnings.simplefilter("ignore")
 store = RunStore(sys.argv[1], folder=sys.argv[2])
 store.add(*pickle.load(sys.stdin.buffer))

@@ -10,7 +10,7 @@ import pytest
 
 from lrbench_hpo.database import Database, Origin, connect
 from lrbench_hpo.errors import DatabaseError, LRBenchError, RecordError
-from lrbench_hpo.records import CurvePoint, Task
+from lrbench_hpo.records.run import CurvePoint, Task
 
 ANN = Origin("ann@lab", "2026-03-01T00:00:00Z", "0.2.0", file="a.jsonl", checksum="ab" * 32)
 BEN = Origin("ben@home", "2026-03-02T00:00:00Z", "0.2.0", file="b.jsonl", before=ANN)

@@ -16,8 +16,8 @@ from lrbench_hpo.database.failures import shown
 from lrbench_hpo.database.migrations import MIGRATIONS
 from lrbench_hpo.errors import DatabaseError, RecordError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy, compose
-from lrbench_hpo.ranking import score_run
-from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.records.run import CurvePoint, Run, Task
+from lrbench_hpo.records.score import score_run
 
 
 def test_a_run_comes_back_as_it_went_in(make_run, database_url) -> None:

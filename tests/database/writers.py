@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.records.run import CurvePoint, Run, Task
 
 
 def tell(line: str) -> None:

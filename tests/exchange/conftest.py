@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from lrbench_hpo.database import Database, connect
-from lrbench_hpo.exchange import jsonl, table
 from lrbench_hpo.exchange.files import open_input
+from lrbench_hpo.exchange.formats import csv_table as table
+from lrbench_hpo.exchange.formats import jsonl
+from lrbench_hpo.exchange.formats.detect import runs_in
 from lrbench_hpo.exchange.importing import ImportReport, import_rows
-from lrbench_hpo.exchange.sources import runs_in
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import CurvePoint, Run, Task
+from lrbench_hpo.records.run import CurvePoint, Run, Task
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,12 @@ import pytest
 from lrbench_hpo.database import Origin, connect
 from lrbench_hpo.database.paper import paper_runs
 from lrbench_hpo.errors import DatabaseError, RecordError
-from lrbench_hpo.exchange import importing, jsonl, quarantine
+from lrbench_hpo.exchange import importing, quarantine
+from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.quarantine import Quarantine
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
-from lrbench_hpo.records import utc_timestamp
+from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.records.run import utc_timestamp
 
 ANN = Origin("ann@lab", "2026-01-01T00:00:00Z", "0.1.0", file="old.jsonl")
 

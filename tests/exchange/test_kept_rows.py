@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lrbench_hpo.database import Origin
-from lrbench_hpo.exchange import jsonl
+from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.exchange.importing import ImportReport
-from lrbench_hpo.exchange.reading import MAX_TEXT
+from lrbench_hpo.exchange.rows import MAX_TEXT
 
 ANN = Origin("ann@lab", "2026-01-01T00:00:00Z", "0.1.0", file="old.jsonl")
 REPO = "dataset,model,optimizer,batch_size,function,k0,epochs,top1"

@@ -10,11 +10,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lrbench_hpo.database import connect
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.exchange import logs
-from lrbench_hpo.exchange.columns import lr_columns, metric_columns, step_column
 from lrbench_hpo.exchange.foreign import Foreign
 from lrbench_hpo.exchange.importing import import_rows
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.tools import logs
+from lrbench_hpo.exchange.tools.columns import lr_columns, metric_columns, step_column
 from lrbench_hpo.policies import LRPolicy
 
 COS = LRPolicy("COS", k0=1e-5, k1=0.1, l=1000)

@@ -5,11 +5,12 @@ import time
 import pytest
 
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange import lrbench_csv, shares
+from lrbench_hpo.exchange import foreign as shares
 from lrbench_hpo.exchange.files import open_input
+from lrbench_hpo.exchange.formats import lrbench_csv
+from lrbench_hpo.exchange.formats.detect import runs_in
 from lrbench_hpo.exchange.importing import import_rows
-from lrbench_hpo.exchange.reading import ExchangeError, Rejected
-from lrbench_hpo.exchange.sources import runs_in
+from lrbench_hpo.exchange.rows import ExchangeError, Rejected
 from lrbench_hpo.policies import LRPolicy
 
 PAPER = (

@@ -24,10 +24,12 @@ import pytest
 
 from lrbench_hpo.database import Database, Origin
 from lrbench_hpo.database.paper import paper_runs
-from lrbench_hpo.exchange import files, jsonl, table
+from lrbench_hpo.exchange import files
+from lrbench_hpo.exchange.formats import csv_table as table
+from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.exchange.quarantine import MAX_KEPT
-from lrbench_hpo.exchange.reading import MAX_TEXT, ExchangeError
-from lrbench_hpo.records import Run
+from lrbench_hpo.exchange.rows import MAX_TEXT, ExchangeError
+from lrbench_hpo.records.run import Run
 
 PAPER_ROWS = len(paper_runs())
 GONE = object()

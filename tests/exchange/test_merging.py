@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from lrbench_hpo.database import Origin, connect
 from lrbench_hpo.errors import DatabaseError
 from lrbench_hpo.exchange.merging import connect_other, merge
-from lrbench_hpo.exchange.reading import ExchangeError
+from lrbench_hpo.exchange.rows import ExchangeError
 
 
 @pytest.fixture

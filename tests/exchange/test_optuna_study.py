@@ -12,16 +12,17 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 import lrbench_hpo
-from lrbench_hpo import outcomes
 from lrbench_hpo.database import connect
 from lrbench_hpo.errors import DatabaseError, LRBenchError, PolicyError, UnknownNameError
-from lrbench_hpo.exchange import optuna_study
-from lrbench_hpo.exchange.foreign import Foreign, Originals
+from lrbench_hpo.exchange.foreign import Foreign
 from lrbench_hpo.exchange.importing import import_rows
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.originals import Originals
+from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.tools import optuna_study
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records import Run
-from lrbench_hpo.study_settings import StudySettings
+from lrbench_hpo.records.run import Run
+from lrbench_hpo.study import results as outcomes
+from lrbench_hpo.study.settings import StudySettings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 FOREIGN = Foreign(

@@ -13,14 +13,15 @@ import textwrap
 import pytest
 
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange import ray_results
-from lrbench_hpo.exchange.foreign import Foreign, Originals
+from lrbench_hpo.exchange.foreign import Foreign
 from lrbench_hpo.exchange.importing import import_rows
-from lrbench_hpo.exchange.reading import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.originals import Originals
+from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.tools import ray_results
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.ranking import ScoreWeights
-from lrbench_hpo.records import CurvePoint, Run, Task
-from lrbench_hpo.trial_results import report
+from lrbench_hpo.records.reports import report
+from lrbench_hpo.records.run import CurvePoint, Run, Task
+from lrbench_hpo.records.score import ScoreWeights
 
 FOREIGN = Foreign(
     "mnist",

@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrbench_hpo.database import Database, Origin, connect
-from lrbench_hpo.exchange import jsonl, table
 from lrbench_hpo.exchange.export import export
 from lrbench_hpo.exchange.files import Line, open_input
+from lrbench_hpo.exchange.formats import csv_table as table
+from lrbench_hpo.exchange.formats import jsonl
+from lrbench_hpo.exchange.formats.detect import runs_in
 from lrbench_hpo.exchange.importing import import_rows
-from lrbench_hpo.exchange.reading import Found
-from lrbench_hpo.exchange.sources import runs_in
+from lrbench_hpo.exchange.rows import Found
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy, compose
-from lrbench_hpo.records import SHARES, SPLITS, STATUSES, CurvePoint, Run, Task
+from lrbench_hpo.records.run import SHARES, SPLITS, STATUSES, CurvePoint, Run, Task
 
 FORMATS = ["jsonl", "jsonl.gz", "csv", "csv.gz"]
 # What a spreadsheet, a shell, SQL or a terminal would take for something else.

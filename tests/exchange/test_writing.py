@@ -10,7 +10,7 @@ import pytest
 
 from lrbench_hpo.database import connect
 from lrbench_hpo.exchange.export import export
-from lrbench_hpo.exchange.reading import ExchangeError
+from lrbench_hpo.exchange.rows import ExchangeError
 from lrbench_hpo.exchange.writing import new_file
 
 

@@ -5,7 +5,7 @@ import torch
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
 from lrbench_hpo.training import Samples
-from lrbench_hpo.training.batches import (
+from lrbench_hpo.training.data.batches import (
     PADDING,
     Batches,
     CroppedSamples,

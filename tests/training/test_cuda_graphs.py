@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lrbench_hpo.tasks import recipe_for
+from lrbench_hpo.records.tasks import recipe_for
 from lrbench_hpo.training import Trainer
 from lrbench_hpo.training.cuda_graphs import GraphedStep, undone
 from lrbench_hpo.training.optimizers import use_tensor_learning_rates

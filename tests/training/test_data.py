@@ -14,7 +14,7 @@ from PIL import Image
 
 from lrbench_hpo.errors import DataError, UnknownNameError
 from lrbench_hpo.training import Samples, load_data
-from lrbench_hpo.training.data import data_root, split
+from lrbench_hpo.training.data.load import data_root, split
 
 
 class Own(torch.utils.data.Dataset):

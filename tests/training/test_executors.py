@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
-from lrbench_hpo.tasks import recipe_for
+from lrbench_hpo.records.tasks import recipe_for
 from lrbench_hpo.training import ImageData, Trainer
-from lrbench_hpo.training.executors import EXECUTORS, make_executor, timed_turns
-from lrbench_hpo.training.stacked import StackedExecutor
-from lrbench_hpo.training.stream import StreamExecutor
+from lrbench_hpo.training.population.choice import EXECUTORS, make_executor, timed_turns
+from lrbench_hpo.training.population.stacked_executor import StackedExecutor
+from lrbench_hpo.training.population.stream_executor import StreamExecutor
 
 BOTH = {"stream": StreamExecutor, "stacked": StackedExecutor}
 

@@ -3,9 +3,9 @@ import os
 import pytest
 import torch
 
-import lrbench_hpo.training.layout as layout
+import lrbench_hpo.training.population.layout as layout
 from lrbench_hpo.training import Trainer, load_data
-from lrbench_hpo.training.layout import processes_for, usable_cores
+from lrbench_hpo.training.population.layout import processes_for, usable_cores
 
 
 @pytest.fixture

@@ -4,9 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from lrbench_hpo.tasks import Recipe
-from lrbench_hpo.training import Trainer, memory
-from lrbench_hpo.training.memory import Footprint, footprint, free_bytes, members_that_fit
+from lrbench_hpo.records.tasks import Recipe
+from lrbench_hpo.training import Trainer
+from lrbench_hpo.training.population import memory
+from lrbench_hpo.training.population.memory import (
+    Footprint,
+    footprint,
+    free_bytes,
+    members_that_fit,
+)
 
 WEIGHTS = (256 * 8 + 8 + 8 * 10 + 10) * 4  # bytes of the network below
 

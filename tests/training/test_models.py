@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
-from lrbench_hpo.tasks import MODELS
+from lrbench_hpo.records.tasks import MODELS
 from lrbench_hpo.training import MODEL_FACTORIES, build_model, model_name
-from lrbench_hpo.training.caffe import CNN3, LeNet, local_response_norm
+from lrbench_hpo.training.models.caffe import CNN3, LeNet, local_response_norm
 
 
 def count(model: nn.Module) -> int:
@@ -113,7 +113,7 @@ def test_torchvision_models_take_grey_images():
 
 
 def test_a_users_model_is_found_by_path_class_factory_or_instance():
-    by_path = build_model("lrbench_hpo.training.models:MLP", 4, (1, 8, 8))
+    by_path = build_model("lrbench_hpo.training.models.build:MLP", 4, (1, 8, 8))
     assert type(by_path).__name__ == "MLP"
     assert isinstance(build_model(LeNet, 4, (1, 16, 16)), LeNet)
     assert build_model(linear, 4, (1, 8, 8))[1].weight.shape == (4, 64)
@@ -192,7 +192,7 @@ def test_a_factory_or_network_may_raise_anything(error, words):
 
 def test_names_for_the_record():
     assert model_name("resnet32") == "resnet32"
-    assert model_name(CNN3) == "lrbench_hpo.training.caffe:CNN3"
+    assert model_name(CNN3) == "lrbench_hpo.training.models.caffe:CNN3"
     assert model_name(nn.Flatten()) == "torch.nn.modules.flatten:Flatten"
 
 
@@ -202,7 +202,7 @@ def test_names_for_the_record():
         ("lenett", (1, 28, 28), UnknownNameError, "did you mean lenet"),
         ("torchvision:resnet19", (3, 32, 32), UnknownNameError, "resnet18"),
         ("no.such.module:net", (3, 32, 32), UnknownNameError, "no.such.module"),
-        ("lrbench_hpo.training.models:Nothing", (3, 32, 32), UnknownNameError, "Nothing"),
+        ("lrbench_hpo.training.models.build:Nothing", (3, 32, 32), UnknownNameError, "Nothing"),
         ("lenet", (1, 8, 8), TrainingError, "at least 13 pixels"),
         ("torchvision:alexnet", (3, 16, 16), TrainingError, "3x16x16"),
         (lambda: nn.Flatten(), (1, 8, 8), TrainingError, r"gives \(2, 64\).* shape \(2, 10\)"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lrbench_hpo.errors import TrainingError, UnknownNameError
-from lrbench_hpo.tasks import Recipe
+from lrbench_hpo.records.tasks import Recipe
 from lrbench_hpo.training import build_model
 from lrbench_hpo.training.optimizers import OPTIMIZERS, make_optimizer, set_learning_rate
 

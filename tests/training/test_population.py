@@ -14,7 +14,7 @@ from torch import nn
 
 from lrbench_hpo import LRPolicy, compose, warmup
 from lrbench_hpo.errors import TrainingError, UnknownNameError
-from lrbench_hpo.tasks import Recipe, recipe_for
+from lrbench_hpo.records.tasks import Recipe, recipe_for
 from lrbench_hpo.training import Member, Population, TrainedRun, Trainer, train_all
 
 FIX = LRPolicy("FIX", k0=0.1)

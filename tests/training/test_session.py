@@ -9,7 +9,7 @@ from torch import nn
 
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.errors import TrainingError
-from lrbench_hpo.tasks import Recipe, recipe_for
+from lrbench_hpo.records.tasks import Recipe, recipe_for
 from lrbench_hpo.training import Trainer
 
 FIX = LRPolicy("FIX", k0=0.05)

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from lrbench_hpo.tasks import Recipe
+from lrbench_hpo.records.tasks import Recipe
 from lrbench_hpo.training import MODEL_FACTORIES, Trainer
-from lrbench_hpo.training.executors import make_executor
-from lrbench_hpo.training.models import ColourInput
-from lrbench_hpo.training.stacked import StackedExecutor
-from lrbench_hpo.training.stacked_layers import NotStackableError, converted, stack
-from lrbench_hpo.training.stacked_model import stack_network
-from lrbench_hpo.training.stacked_optimizer import StackedOptimizer
-from lrbench_hpo.training.stream import StreamExecutor
+from lrbench_hpo.training.models.build import ColourInput
+from lrbench_hpo.training.population.choice import make_executor
+from lrbench_hpo.training.population.stacked_executor import StackedExecutor
+from lrbench_hpo.training.population.stacked_layers import NotStackableError, converted, stack
+from lrbench_hpo.training.population.stacked_model import stack_network
+from lrbench_hpo.training.population.stacked_optimizer import StackedOptimizer
+from lrbench_hpo.training.population.stream_executor import StreamExecutor
 
 SMALL = Recipe(batch_size=8)
 

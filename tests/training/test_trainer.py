@@ -10,9 +10,9 @@ from torch import nn
 
 from lrbench_hpo import LRPolicy, Run, Task, compose
 from lrbench_hpo.errors import TrainingError, UnknownNameError
-from lrbench_hpo.metrics import prediction_metrics
-from lrbench_hpo.tasks import Recipe, recipe_for
+from lrbench_hpo.records.tasks import Recipe, recipe_for
 from lrbench_hpo.training import Trainer, find_device, load_data
+from lrbench_hpo.training.metrics import prediction_metrics
 
 FIX = LRPolicy("FIX", k0=0.05)
 MEASURED = {"top1", "top5", "ac", "cd", "cdac", "classes_left_out"}

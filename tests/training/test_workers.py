@@ -15,10 +15,11 @@ import torch
 
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.errors import TrainingError
-from lrbench_hpo.tasks import Recipe
-from lrbench_hpo.training import Trainer, memory
-from lrbench_hpo.training.crew import Crew, Event
-from lrbench_hpo.training.workers import WorkerCrew
+from lrbench_hpo.records.tasks import Recipe
+from lrbench_hpo.training import Trainer
+from lrbench_hpo.training.population import memory
+from lrbench_hpo.training.population.worker import Crew, Event
+from lrbench_hpo.training.population.workers import WorkerCrew
 
 POLICIES = [
     LRPolicy("FIX", k0=0.1),
@@ -193,7 +194,7 @@ PROGRAM = """
     import sys
     from lrbench_hpo import LRPolicy
     from lrbench_hpo.training import Trainer, load_data
-    from lrbench_hpo.training.workers import WorkerCrew
+    from lrbench_hpo.training.population.workers import WorkerCrew
 
     trainer = Trainer(load_data("digits"), "mlp", device="cpu")
     crew = WorkerCrew(trainer, 2, "stream", len, 2)

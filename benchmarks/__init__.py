@@ -1,0 +1,1 @@
+"""What was measured, as programs: `python -m benchmarks.NAME`; docs/benchmarks.md has the figures."""

@@ -1,0 +1,1 @@
+"""What writing, reading and size of the LR database cost."""

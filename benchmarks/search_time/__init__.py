@@ -1,0 +1,1 @@
+"""Wall time until a search has a good policy."""

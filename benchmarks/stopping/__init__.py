@@ -1,0 +1,1 @@
+"""Early stopping, replayed from measured learning curves."""

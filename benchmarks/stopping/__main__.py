@@ -1,0 +1,169 @@
+"""How often early stopping kills the winner, and what it saves.
+
+Searches are replayed from measured learning curves (`curves.py`) in many random orders,
+under `StoppingRule` and under Optuna's own pruners. The rule's weights are learnt from the other
+tasks each time. "And better": with other seeds too it is better than the best that was left.
+
+    python -m benchmarks.stopping.curves --results FOLDER     # 9 minutes of one core
+    python -m benchmarks.stopping --results FOLDER            # 10 minutes
+    python -m benchmarks.stopping --results FOLDER --width 8 --together --only ours
+    python -m benchmarks.stopping --results FOLDER --weights  # those of the package
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.pruners import (
+    HyperbandPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+
+from benchmarks.stopping.replay import (
+    Judge,
+    MakeJudge,
+    Ours,
+    Peer,
+    Pool,
+    replay,
+)
+from lrbench_hpo.study.stopping import StoppingRule, learn
+from lrbench_hpo.study.stopping.chance import Weights
+from lrbench_hpo.study.stopping.signs import NAMES, OF_OTHERS
+
+LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0, 1.5, 2.5)
+
+
+@cache
+def _pools(folder: Path) -> Mapping[str, Pool]:
+    names = sorted(file.stem for file in folder.glob("*.jsonl"))
+    return {name: Pool.of(folder, name) for name in names}
+
+
+@cache
+def weights(
+    folder: Path, left_out: str | None = None, unused: tuple[str, ...] = (), looks: str = "minima"
+) -> Weights:
+    """Weights learnt from all tasks but one, with those of some signs kept at 0."""
+    tasks = [
+        [curve.observed[looks][-1] for curve in pool.curves if curve.diverged_at is None]
+        for name, pool in _pools(folder).items()
+        if name != left_out
+    ]
+    return learn(tasks, unused=unused)
+
+
+def ours(
+    folder: Path, level: float, unused: tuple[str, ...] = (), looks: str = "minima"
+) -> MakeJudge:
+    """The rule with weights from the other tasks."""
+
+    def make(name: str, pool: Pool) -> Judge:
+        learnt = weights(folder, name, unused, looks)
+        rule = StoppingRule(level=level, weights=learnt, minima_only=looks == "minima")
+        return Ours(rule, pool, looks)
+
+    return make
+
+
+def peer(make_pruner: Callable[[], optuna.pruners.BasePruner], looks: str) -> MakeJudge:
+    return lambda name, pool: Peer(make_pruner(), looks)
+
+
+def methods(folder: Path) -> dict[str, list[tuple[str, MakeJudge]]]:
+    """Rules by name, each with settings that save less or more."""
+    rows: dict[str, list[tuple[str, MakeJudge]]] = {}
+    for said, unused, looks in (
+        ("ours, LR minima", (), "minima"),
+        ("ours without others at the same share", OF_OTHERS, "minima"),
+        ("ours, equal steps", (), "tenths"),
+        ("ours, minima near equal steps", (), "near"),
+    ):
+        rows[said] = [(f"level {x:g}", ours(folder, x, unused, looks)) for x in LEVELS]
+    for where, looks in (("LR minima", "minima"), ("equal steps", "tenths")):
+        percentiles = [
+            (f"{q} %, {n} first", partial(PercentilePruner, q, n_startup_trials=n))
+            for q, n in ((50, 5), (50, 2), (25, 2), (10, 2), (5, 2))
+        ]
+        halvings = [
+            (
+                f"1/{r}, from {m}",
+                partial(SuccessiveHalvingPruner, min_resource=m, reduction_factor=r),
+            )
+            for r, m in ((2, 2), (3, 2), (2, 1), (3, 1), (4, 1))
+        ]
+        bands = [
+            (
+                f"1/{r}",
+                partial(HyperbandPruner, min_resource=1, max_resource=10, reduction_factor=r),
+            )
+            for r in (2, 3, 4)
+        ]
+        for title, settings in (
+            ("Median/Percentile", percentiles),
+            ("SuccessiveHalving", halvings),
+            ("Hyperband", bands),
+        ):
+            rows[f"{title}, {where}"] = [(s, peer(p, looks)) for s, p in settings]
+    return rows
+
+
+def measured(
+    pools: Mapping[str, Pool],
+    make: MakeJudge,
+    mix: str,
+    trials: int,
+    width: int,
+    orders: int,
+    together: bool = False,
+) -> tuple[float, ...]:
+    """Share of iterations; winner killed, a better one killed, all tied killed; mean regret."""
+    found = []
+    for name, pool in pools.items():
+        for seed in range(orders):
+            end = replay(pool.order(trials, seed, mix), make(name, pool), width, together=together)
+            found.append((end.share, end.killed, end.better, end.regret > pool.tie, end.regret))
+    return tuple(np.array(found, dtype=float).mean(axis=0).tolist())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True, help="the folder of the curves")
+    parser.add_argument("--orders", type=int, default=60, help="searches of each task")
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--width", type=int, default=1, help="trials under way at a time")
+    parser.add_argument(
+        "--together", action="store_true", help="judge when all evaluated at a moment are known"
+    )
+    parser.add_argument("--mix", choices=("random", "good"), default="random")
+    parser.add_argument("--only", default="", help="methods whose names hold this")
+    parser.add_argument("--weights", action="store_true", help="print the weights of all tasks")
+    args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    pools = _pools(args.results)
+    if args.weights:
+        for looks in ("minima", "tenths"):
+            print(looks)
+            for name, weight in zip(NAMES, weights(args.results, looks=looks), strict=True):
+                print(f'    "{name}": {weight:g},')
+        return
+    print("| rule | setting | share | winner killed | and better | all tied killed | regret |")
+    print("|---|---|---|---|---|---|---|")
+    for title, settings in methods(args.results).items():
+        if args.only in title:
+            for said, make in settings:
+                share, killed, better, tied, regret = measured(
+                    pools, make, args.mix, args.trials, args.width, args.orders, args.together
+                )
+                row = f"{share:.3f} | {killed:.1%} | {better:.1%} | {tied:.1%} | {regret:.4f}"
+                print(f"| {title} | {said} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

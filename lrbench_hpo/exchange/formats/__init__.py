@@ -1,0 +1,1 @@
+"""File formats that runs are read from and written to."""

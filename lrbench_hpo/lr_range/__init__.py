@@ -1,0 +1,1 @@
+"""The LR range test: run, read, stored and found again."""

@@ -1,0 +1,1 @@
+"""Plain values and their words: runs, tasks, scores, rankings, reports. No framework."""

@@ -1,0 +1,218 @@
+"""What a trial reports to a scheduler, and what its last report says of how it ended.
+
+Pure: a report is a flat dict of JSON types, so any host framework can carry it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lrbench_hpo.records.run import STATUSES, CurvePoint, Run
+from lrbench_hpo.records.score import ScoreWeights, score, score_run
+
+RUNGS = 10  # a budget in so many parts
+RUN = "lrbench_run"
+RUNNING = "running"
+METRICS = (
+    *("top1", "top5", "ac", "cd", "cdac", "classes_left_out", "final_top1"),
+    *("train_loss", "eval_loss", "loss_difference", "iterations_to_best"),
+)
+
+
+def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]:
+    """A run so far as the report of a trial: the same keys every time, whatever the policy.
+
+    Args:
+        run: the run so far, with at least one point in its curve.
+        weights: of the score.
+        finished: whether the run has ended by itself.
+
+    Returns:
+        ``score``, every metric, ``iteration`` and ``lr`` of the last evaluation,
+        ``max_iterations``, ``progress`` in [0, 1], ``rung`` (whole tenths of the budget, for
+        schedulers), ``status`` (``running`` until it ended), the cost so far, and the whole run as
+        JSON text under ``lrbench_run``.
+    """
+    last = run.curve[-1]
+    return {
+        "score": score_run(run, weights),
+        "iteration": last.iteration,
+        "max_iterations": run.max_iterations,
+        "progress": last.iteration / run.max_iterations,
+        "rung": rung_at(last.iteration, run.max_iterations),
+        "lr": last.lr,
+        "status": run.status if finished else RUNNING,
+        **{name: run.metrics.get(name) for name in METRICS},
+        **run.cost,
+        RUN: json.dumps(run.to_dict()),
+    }
+
+
+def score_at(point: CurvePoint, max_iterations: int, weights: ScoreWeights) -> float:
+    """The score that a run has if it is best at this evaluation.
+
+    Args:
+        point: the evaluation.
+        max_iterations: the run's budget.
+        weights: of the score.
+    """
+    known = point.train_loss is not None and point.eval_loss is not None
+    return score(
+        top1=point.top1,
+        iterations_to_best=point.iteration,
+        max_iterations=max_iterations,
+        loss_difference=(point.eval_loss or 0.0) - (point.train_loss or 0.0) if known else None,
+        weights=weights,
+    )
+
+
+def rung_at(iteration: int, max_iterations: int) -> int:
+    """Whole tenths of the budget behind a trial that was just evaluated, at an LR minimum.
+
+    >>> rung_at(0, 90), rung_at(45, 90), rung_at(90, 90)
+    (0, 5, 10)
+    """
+    return RUNGS * iteration // max_iterations
+
+
+def run_in(result: Mapping[str, Any]) -> Run | None:
+    """The run in a report made by `report`, or None in anybody else's.
+
+    Raises:
+        RecordError: for a run whose fields break a rule.
+    """
+    text = result.get(RUN)
+    return None if text is None else Run.from_dict(json.loads(text))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that is over, as a study is told of it; it has a `Run`'s status, metrics and budget.
+
+    Attributes:
+        status: ``complete``, ``pruned``, ``diverged`` or ``failed``.
+        metrics: what is known, by the names of `Run.metrics`.
+        max_iterations: the budget, in iterations.
+        iteration: how far it came, in iterations, or in reports where those were not reported.
+        value: the number that trials are compared by; None if it is not known or not finite.
+        run: the whole run, where the trainable reports it.
+    """
+
+    status: str
+    metrics: Mapping[str, float | None]
+    max_iterations: int
+    iteration: int | None
+    value: float | None
+    run: Run | None
+
+
+def ended(result: Mapping[str, Any], status: str, metric: str, max_iterations: int) -> Ended:
+    """The end of a trial with this last report.
+
+    Args:
+        result: the last report; empty when there is none.
+        status: how it ended, as `outcome` tells.
+        metric: name of the number that trials are compared by.
+        max_iterations: the budget, in iterations.
+
+    >>> ended({"score": 0.9, "top1": 0.91}, "complete", "score", 400).metrics
+    {'top1': 0.91}
+    """
+    found = {name: finite(result.get(name)) for name in METRICS if result.get(name) is not None}
+    run = run_in(result)
+    return Ended(
+        status=status,
+        metrics=found if run is None else run.metrics,
+        max_iterations=max_iterations,
+        iteration=position(result),
+        value=finite(result.get(metric)),
+        run=run,
+    )
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as a float; anything else as None."""
+    known = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return float(value) if known and math.isfinite(value) else None
+
+
+def position(result: Mapping[str, Any]) -> int | None:
+    """How far a report is: in iterations if it says so, else in reports.
+
+    >>> position({"iteration": 400, "training_iteration": 2}), position({"training_iteration": 2})
+    (400, 2)
+    """
+    for name in ("iteration", "training_iteration"):
+        value = finite(result.get(name))
+        if value is not None and value >= 0:  # Optuna raises for a step below 0
+            return int(value)
+    return None
+
+
+def outcome(
+    result: Mapping[str, Any] | None,
+    *,
+    error: bool = False,
+    metric: str | None = None,
+    budget: int | None = None,
+    cut: bool = False,
+    stop: Mapping[str, float] | None = None,
+) -> str:
+    """How a trial ended: ``complete``, ``pruned``, ``diverged`` or ``failed``.
+
+    A trial that a scheduler cut ends just like one that used up its budget; only what it has
+    reached tells them apart.
+
+    Args:
+        result: its last report; None when there is none.
+        error: whether it ended with an error.
+        metric: name of the number that trials are compared by.
+        budget: the iterations of a whole trial, if they are known.
+        cut: whether the last report is also what ended the trial, as when a scheduler stops it;
+            False when the trial returned by itself after that report.
+        stop: the experiment's stopping criteria, by the name of a reported number.
+
+    >>> outcome({"score": 0.9, "iteration": 100, "done": True}, budget=400)
+    'pruned'
+    >>> outcome({"score": 0.9, "iteration": 400, "done": True}, budget=400)
+    'complete'
+    >>> outcome({"score": float("nan"), "done": True}, metric="score")
+    'diverged'
+    """
+    if error:
+        return "failed"
+    if not result:
+        return "pruned"
+    status = result.get("status")
+    if status in STATUSES:
+        return str(status)
+    if status == RUNNING:
+        return "pruned"
+    value = result.get(metric) if metric is not None else 0.0
+    if not isinstance(value, numbers.Real):
+        return "failed"
+    if not math.isfinite(value):
+        return "diverged"
+    return "complete" if _reached_its_end(result, budget, cut, stop or {}) else "pruned"
+
+
+def _reached_its_end(
+    result: Mapping[str, Any], budget: int | None, cut: bool, stop: Mapping[str, float]
+) -> bool:
+    iteration = finite(result.get("iteration"))
+    if budget is not None and iteration is not None:
+        return iteration >= budget
+    if "training_iteration" not in result:
+        return True  # a mean over finished trials, as of several seeds
+    if not result.get("done"):
+        return False  # ended from outside: time was up
+    if not cut:
+        return True
+    limits = [*stop.items(), *(() if budget is None else [("training_iteration", budget)])]
+    numbers_reached = [(finite(result.get(name)), limit) for name, limit in limits]
+    return any(number is not None and number >= limit for number, limit in numbers_reached)

@@ -1,0 +1,135 @@
+"""Trials of killed programs: found, ended, and their known-good policies tried anew."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import time
+import uuid
+from typing import Any
+
+import optuna
+import psutil
+from optuna.trial import TrialState
+
+READY, CLAIM, ORPHANS = "lrbench:ready", "lrbench:claim", "lrbench:orphans"
+_KEPT = ("source", "why", "given", "suggestion")  # of a trial that is asked for again
+# Seconds: how long a second worker waits for the first one's set-up, and for rival claims to it.
+CREATOR_PATIENCE, CLAIM_PATIENCE = 20.0, 1.0
+_PROCESS, _LOOP = "process", "optimizes"  # user attributes of a trial
+# Seconds that a clock may be set while a process lives: one that seems to have begun later than
+# noted by more than this is another one, with the number of the first.
+_CLOCK = 3600.0
+
+
+def note_process(trial: optuna.Trial, study: optuna.Study | None) -> None:
+    """Note who has a trial in hand, so that `orphaned` tells when nobody has any more."""
+    if study is None:
+        return
+    # Optuna says it nowhere else; where it is not there, the trial is left alone.
+    within = getattr(getattr(study, "_thread_local", None), "in_optimize_loop", False)
+    trial.set_user_attr(_PROCESS, {**this_process(), _LOOP: bool(within)})
+
+
+def orphaned(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a running trial's process was killed, on this machine, and nobody will end it.
+
+    Trials that are asked for outside of ``study.optimize`` and not trained by `Objective` may be
+    told by any process, such as another job of a cluster: they never are.
+
+    Args:
+        trial: any trial.
+    """
+    noted = trial.user_attrs.get(_PROCESS)
+    if trial.state != optuna.trial.TrialState.RUNNING or not isinstance(noted, dict):
+        return False
+    # The built-in training says of each trial first whether a stored run is recalled.
+    bound = noted.get(_LOOP) is True or "recalled" in trial.user_attrs
+    return bound and gone(noted)
+
+
+def claimed(study: optuna.Study, what: str) -> bool:
+    """Whether, of all workers that find another one dead, this is the one to finish its work."""
+    claim = uuid.uuid4().hex
+    study.set_user_attr(what, claim)
+    time.sleep(CLAIM_PATIENCE)
+    return bool(study.user_attrs[what] == claim)
+
+
+def has_heartbeat(storage: str | optuna.storages.BaseStorage | None) -> bool:
+    """Whether Optuna itself finds out whose process is dead."""
+    interval = getattr(storage, "get_heartbeat_interval", None)
+    return interval is not None and interval() is not None
+
+
+def end_orphans(study: optuna.Study) -> bool:
+    """End what runs in processes that were killed; False if another worker does that."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    orphans = [trial for trial in running if orphaned(trial)]
+    if orphans and not claimed(study, ORPHANS):
+        return False
+    for trial in orphans:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    return True
+
+
+def ask_again(study: optuna.Study) -> None:
+    """Enqueue anew what was asked for and then broken off, as by Ctrl-C."""
+    trials = study.get_trials(deepcopy=False)
+    asked = [t.system_attrs.get("fixed_params") for t in trials if t.state != TrialState.FAIL]
+    for trial in trials:
+        wanted = trial.system_attrs.get("fixed_params") or known_good(trial)
+        if trial.state == TrialState.FAIL and wanted is not None and wanted not in asked:
+            told = {k: v for k, v in trial.user_attrs.items() if k in _KEPT}
+            study.enqueue_trial(wanted, user_attrs=told)
+            asked.append(wanted)
+
+
+def known_good(trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
+    """The parameters of a policy that the sampler took from the portfolio."""
+    said = trial.user_attrs.get("suggestion")
+    portfolio = isinstance(said, dict) and said.get("source") == "portfolio"
+    return dict(trial.params) if portfolio else None
+
+
+def this_process() -> dict[str, Any]:
+    """A note of this process in JSON types, for `gone`; the machine is in it as a digest alone.
+
+    >>> gone(this_process())
+    False
+    """
+    process = psutil.Process()
+    return {"host": _host(), "pid": process.pid, "started": process.create_time()}
+
+
+def gone(noted: object) -> bool:
+    """Whether a process has ended for certain; False where that cannot be told from here.
+
+    Args:
+        noted: what `this_process` gave, on any machine.
+
+    >>> gone({**this_process(), "host": "another"})
+    False
+    """
+    match noted:
+        case {"host": host, "pid": int(pid), "started": float(started)} if host == _host():
+            try:
+                process = psutil.Process(pid)
+                zombie = process.status() == psutil.STATUS_ZOMBIE
+                return zombie or process.create_time() > started + _CLOCK
+            except psutil.NoSuchProcess:
+                return True
+            except (psutil.Error, ValueError):  # somebody else's, so it is there; or no number
+                return False
+    return False
+
+
+def _host() -> str:
+    """The machine, or the container: numbers of processes mean nothing in another one."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    known = f"{socket.gethostname()} {uuid.getnode()} {space}"
+    return hashlib.sha256(known.encode()).hexdigest()[:16]

@@ -1,0 +1,142 @@
+"""The Optuna pruner of LR policies: trials are compared at LR minima only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from lrbench_hpo.errors import LRBenchError, StudyError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.study.results import CONSTRAINT
+from lrbench_hpo.study.settings import StudySettings
+from lrbench_hpo.study.stopping import Observed, StoppingRule, evaluation_noise
+
+_SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+class LRMinimaPruner(optuna.pruners.BasePruner):
+    """Stops trials that are unlikely to win, looking at them only at their LR minima.
+
+    The rule is `StoppingRule`; steps are iterations. In a study made by `create_study` it needs
+    nothing else. Reports between two minima of a cyclic policy are left out of account, so one may
+    report as often as one likes; ``StoppingRule(minima_only=False)`` heeds them all. Trials
+    without a policy are neither stopped nor compared with.
+
+    Args:
+        rule: when to stop.
+        max_iterations: for studies that `create_study` did not make: the budget of a trial.
+
+    Raises:
+        StudyError: for a bad argument; when pruning, for a study whose budget is not known.
+
+    >>> import lrbench_hpo
+    >>> study = lrbench_hpo.create_study(
+    ...     "digits", "mlp", pruner=LRMinimaPruner(), database="sqlite://"
+    ... )
+    >>> type(study.pruner).__name__
+    'LRMinimaPruner'
+    """
+
+    def __init__(
+        self, rule: StoppingRule | None = None, *, max_iterations: int | None = None
+    ) -> None:
+        if rule is not None and not isinstance(rule, StoppingRule):
+            raise StudyError(f"rule={rule!r}: expected a StoppingRule, or None for the usual one")
+        whole = isinstance(max_iterations, int) and not isinstance(max_iterations, bool)
+        if max_iterations is not None and not (whole and max_iterations >= 1):
+            raise StudyError(
+                f"max_iterations={max_iterations!r}: expected a whole number of at least 1"
+            )
+        self._rule = rule or StoppingRule()
+        self._max_iterations = max_iterations
+        self._budgets: dict[str, int] = {}
+        self._ended: dict[str, dict[int, tuple[Any, Observed | None]]] = {}
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial should stop now; called by Optuna's ``trial.should_prune``.
+
+        Raises:
+            StudyError: for a study whose budget is not known.
+        """
+        step = trial.last_step
+        if step is None:
+            return False
+        budget = self._budget(study)
+        sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
+        now = _observed(trial, self._rule, budget, sign)
+        if now is None or not now.iterations or now.iterations[-1] != step:
+            return False  # no policy, or between two minima
+        # Trials are read without copies, and what has ended is turned into policies once.
+        trials = study.get_trials(deepcopy=False, states=_SEEN)
+        others = [
+            seen
+            for other in trials
+            if other.number != trial.number
+            and (seen := self._seen(study.study_name, other, budget, sign)) is not None
+        ]
+        return self._rule.should_stop(now, others, noise=_noise(trials, others))
+
+    def _budget(self, study: optuna.Study) -> int:
+        if self._max_iterations is not None:
+            return self._max_iterations
+        name = study.study_name
+        if name not in self._budgets:
+            if not StudySettings.known_to(study):
+                raise StudyError(
+                    f"study {name!r} knows no LR task: make it with lrbench_hpo.create_study, or "
+                    "give LRMinimaPruner max_iterations"
+                )
+            self._budgets[name] = StudySettings.of(study).scale.max_iterations
+        return self._budgets[name]
+
+    def _seen(self, name: str, trial: FrozenTrial, budget: int, sign: float) -> Observed | None:
+        """What another trial has shown; None for a diverged one, or one without a policy."""
+        if not trial.state.is_finished():
+            return _observed(trial, self._rule, budget, sign)
+        known = self._ended.setdefault(name, {})
+        # Another study may have the name of one that was deleted.
+        if trial.number not in known or known[trial.number][0] != trial.datetime_start:
+            seen = None if _diverged(trial) else _observed(trial, self._rule, budget, sign)
+            known[trial.number] = (trial.datetime_start, seen)
+        return known[trial.number][1]
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {**self.__dict__, "_ended": {}, "_budgets": {}}
+
+
+def _observed(trial: FrozenTrial, rule: StoppingRule, budget: int, sign: float) -> Observed | None:
+    """A trial's values where the rule judges: at the LR minima of its policy, by default."""
+    given = trial.user_attrs.get("policy")
+    if given is None:
+        return None
+    try:
+        policy = LRPolicy.from_dict(given)
+    except LRBenchError:
+        return None  # written by somebody else
+    told = {
+        step: sign * value
+        for step, value in trial.intermediate_values.items()
+        if 0 < step <= budget and rule.judges(policy, step, budget)
+    }
+    complete = trial.state == TrialState.COMPLETE
+    if complete and trial.value is not None:
+        told.setdefault(budget, sign * trial.value)
+    steps = tuple(sorted(told))
+    return Observed(policy, budget, steps, tuple(told[step] for step in steps), complete)
+
+
+def _diverged(trial: FrozenTrial) -> bool:
+    status = trial.user_attrs.get("status") == "diverged"
+    return status or trial.constraints.get(CONSTRAINT, 0.0) > 0
+
+
+def _noise(trials: Sequence[FrozenTrial], others: Sequence[Observed]) -> float:
+    """Binomial deviation of one evaluation of the best score; 0 where it is no share of samples."""
+    counts = (trial.user_attrs.get("evaluation_samples") for trial in trials)
+    samples = next((count for count in counts if isinstance(count, int) and count > 0), None)
+    return evaluation_noise(max((other.best for other in others), default=math.nan), samples)

@@ -1,0 +1,311 @@
+"""The Optuna sampler of LR policies: similar tasks' runs and the study's own, weighed together."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from lrbench_hpo.database import Database
+from lrbench_hpo.database.location import without_password
+from lrbench_hpo.errors import StudyError, UnknownNameError
+from lrbench_hpo.policies.space import SearchSpace
+from lrbench_hpo.prior.prior import Prior, prior_for
+from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.score import ScoreWeights
+from lrbench_hpo.study.policy_search import PolicySearch, Start
+from lrbench_hpo.study.settings import OBJECTIVES, StudySettings
+from lrbench_hpo.study.suggest import FUNCTION
+
+
+class LRBenchSampler(optuna.samplers.BaseSampler):
+    """Suggests LR policies from similar tasks' results and the study's own; others by TPE.
+
+    With a data set and a model it works in any study, and brings the task along; without them
+    it takes the task from a study made by `create_study`, and in a study that knows none it
+    leaves everything to the other sampler. The known-good policies come first; then a surrogate
+    over all policies' LR curves, which believes similar tasks as far as the study's results bear
+    them out (Feurer et al. 2018, arXiv 1802.02219, weigh whole models by rank; here single tasks
+    and LR units are weighed by likelihood). One sampler may serve several studies.
+
+    Args:
+        dataset: name of the data set.
+        model: name of the model.
+        max_iterations: budget of a trial, in iterations; the task's usual one when None.
+        batch_size: images in an iteration, where it is not the recipe's.
+        optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
+        objective: ``score`` or ``pareto``; as the study's directions say when None.
+        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for all 34.
+        search_space: a YAML file or space; the one published for the task when None.
+        database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
+            when None.
+        task: more facts about the task (fields of `Task`).
+        reference_lr: the task's best constant LR, if known, or its range test.
+        trusted_sources: the sources in the LR database whose runs count; all when None.
+        score_weights: weights of the score.
+        others: the sampler for all other parameters; Optuna's TPE when None.
+        seed: the same seed gives the same suggestions.
+
+    Raises:
+        LRBenchError: for bad input or a database that cannot be read.
+
+    >>> sampler = LRBenchSampler("cifar10", "resnet32", database="sqlite://", seed=0)
+    >>> study = optuna.create_study(direction="maximize", sampler=sampler)
+    >>> from lrbench_hpo import suggest_policy
+    >>> print(suggest_policy(study.ask()))
+    SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)
+    """
+
+    _objective: str | None
+    _weights: ScoreWeights | None
+
+    def __init__(
+        self,
+        dataset: str | None = None,
+        model: str | None = None,
+        *,
+        max_iterations: int | None = None,
+        batch_size: int | None = None,
+        optimizer: str | None = None,
+        objective: str | None = None,
+        functions: str | Sequence[str] | None = None,
+        search_space: str | Path | SearchSpace | None = None,
+        database: str | Path | Database | None = None,
+        task: Mapping[str, Any] | None = None,
+        reference_lr: float | RangeTest | None = None,
+        trusted_sources: Sequence[str] | None = None,
+        score_weights: ScoreWeights | Mapping[str, float] | None = None,
+        others: optuna.samplers.BaseSampler | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if objective is not None and objective not in OBJECTIVES:
+            raise UnknownNameError.among("objective", objective, OBJECTIVES)
+        if others is not None and not isinstance(others, optuna.samplers.BaseSampler):
+            raise StudyError(f"others={others!r}: expected an Optuna sampler, or None for TPE")
+        of_task: dict[str, Any] = {
+            **{"max_iterations": max_iterations, "batch_size": batch_size, "optimizer": optimizer},
+            **{"functions": functions, "search_space": search_space, "task": task},
+            **{"reference_lr": reference_lr},
+        }
+        of_database: dict[str, Any] = {"database": database, "trusted_sources": trusted_sources}
+        start = None
+        if dataset is not None and model is not None:
+            start = Start.of(prior_for(dataset, model, **of_task, **of_database))
+        else:
+            _refuse_half(dataset=dataset, model=model, objective=objective, **of_task)
+        weights = None if score_weights is None else ScoreWeights.of(score_weights)
+        self._objective, self._weights = objective, weights
+        self._set_up(start, of_database, others, seed)
+
+    @classmethod
+    def from_prior(
+        cls,
+        prior: Prior,
+        *,
+        database: str | Path | Database | None = None,
+        trusted_sources: Sequence[str] | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """The sampler of a study whose prior is known already.
+
+        Args:
+            prior: what the search starts from.
+            database: where it comes from.
+            trusted_sources: the sources that it comes from.
+            seed: the same seed gives the same suggestions.
+        """
+        made = cls.__new__(cls)
+        made._objective = made._weights = None
+        of_database = {"database": database, "trusted_sources": trusted_sources}
+        made._set_up(Start.of(prior), of_database, None, seed)
+        return made
+
+    def _set_up(
+        self,
+        start: Start | None,
+        of_database: dict[str, Any],
+        others: optuna.samplers.BaseSampler | None,
+        seed: int | None,
+    ) -> None:
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+            raise StudyError(f"seed={seed!r}: expected a whole number of at least 0")
+        self._start, self._of_database = start, of_database
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._others = others or optuna.samplers.TPESampler(seed=seed)
+        self._said: dict[tuple[str, int], dict[str, Any]] = {}
+        self._searches: dict[str, PolicySearch] = {}
+        self._met: dict[str, optuna.Study] = {}
+        self._turn = threading.Lock()
+
+    def meet(self, study: optuna.Study) -> None:
+        """Learn a study's task, or give it the sampler's; `suggest_policy` sees to it.
+
+        Optuna itself shows a sampler less than the whole study where a pruner has brackets.
+
+        Args:
+            study: the study itself.
+
+        Raises:
+            StudyError: for a study of another task, or with other directions.
+        """
+        name = study.study_name
+        if self._met.get(name) is study:
+            return
+        with self._turn:
+            settings = self._settings(study)
+            if settings is None:
+                return
+            known = self._searches.get(name)
+            start = self._start
+            if known is not None and known.settings == settings:
+                start = known.start
+            elif start is None or start.settings.scale != settings.scale:
+                start = self._start_of(settings)
+            # Read anew: another study may have the name of one that was deleted.
+            self._searches[name] = PolicySearch(settings, start, self._seed)
+            self._met[name] = study
+
+    def _settings(self, study: optuna.Study) -> StudySettings | None:
+        """What the study was created with; the sampler's own task where it knows none."""
+        there = StudySettings.of(study) if StudySettings.known_to(study) else None
+        if self._start is None:
+            return there
+        made = self._start.settings
+        if there is not None:
+            objective, weights = self._objective or there.objective, self._weights or there.weights
+            asked = dataclasses.replace(made, objective=objective, weights=weights)
+            there.refuse_other(study.study_name, asked)
+            return there
+        objective = self._objective_of(study)
+        weights = self._weights or made.weights
+        mine = dataclasses.replace(made, objective=objective, weights=weights)
+        mine.keep_in(study)
+        return mine
+
+    def _objective_of(self, study: optuna.Study) -> str:
+        """What a study's directions make of it; one value may be to minimise, too."""
+        names = tuple(direction.name.lower() for direction in study.directions)
+        found = "score" if len(names) == 1 else "pareto" if names == OBJECTIVES["pareto"] else None
+        asked = self._objective or found
+        if asked is None or asked != found:
+            wanted = f"objective={asked or 'score'!r}"
+            raise StudyError(
+                f"study {study.study_name!r} has the directions {', '.join(names)}, not those of "
+                f"{wanted}: give it {', '.join(OBJECTIVES[asked or 'score'])}"
+            )
+        return asked
+
+    def _start_of(self, settings: StudySettings) -> Start:
+        """What is known of a study's task."""
+        facts = settings.task.to_dict()
+        names = [facts.pop(name) for name in ("dataset", "model")]
+        prior = prior_for(
+            *names,
+            max_iterations=settings.scale.max_iterations,
+            search_space=settings.space,
+            functions=list(settings.space.functions),
+            task=facts,
+            reference_lr=settings.scale.reference_lr,
+            **self._of_database,
+        )
+        return Start.of(prior)
+
+    def said(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
+        """Why a trial got its policy, once; None if something else decided.
+
+        Args:
+            study: the trial's study.
+            number: the trial's number in it.
+        """
+        return self._said.pop((study.study_name, number), None)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters of all LR functions, and whatever the other sampler wants to draw."""
+        search = self._searches.get(study.study_name)
+        mine = {} if search is None else search.parameters
+        others = self._others.infer_relative_search_space(study, trial)
+        return {**mine, **{name: entry for name, entry in others.items() if name not in mine}}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """The next policy as parameters, and the other sampler's values."""
+        search = self._searches.get(study.study_name)
+        mine = {} if search is None else search.parameters
+        rest = {name: entry for name, entry in search_space.items() if name not in mine}
+        values = self._others.sample_relative(study, trial, rest)
+        given = FUNCTION in trial.system_attrs.get("fixed_params", {})
+        if search is None or given or FUNCTION not in search_space:
+            return values
+        with self._turn:
+            # The whole study: a pruner with brackets shows only a part of it.
+            params, why = search.suggest(self._met.get(study.study_name, study), trial.number)
+        self._said[study.study_name, trial.number] = why
+        return {**values, **params}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """One value of the other sampler."""
+        return self._others.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Called by Optuna before each trial."""
+        met = self._met.get(study.study_name) is study
+        if not met and hasattr(study, "user_attrs"):  # which costs, and is not there in a bracket
+            self.meet(study)
+        self._others.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Called by Optuna after each trial."""
+        self._said.pop((study.study_name, trial.number), None)
+        self._others.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Called by Optuna in each thread; policies depend on the trial's number, not on these."""
+        self._others.reseed_rng()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # No open database, no password, no lock and no study.
+        told = {k: v for k, v in self._of_database.items() if not isinstance(v, Database)}
+        told["database"] = without_password(told.get("database"))
+        kept = {**self.__dict__, "_met": {}, "_of_database": told}
+        del kept["_turn"]
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._turn = threading.Lock()
+
+
+def _refuse_half(**given: Any) -> None:
+    """Refuse a part of a task: what of it is not given would be anybody's guess."""
+    for name, value in given.items():
+        if value is not None:
+            missing = [name for name in ("dataset", "model") if given[name] is None]
+            raise StudyError(
+                f"{name}={value!r}: a task of the sampler's own needs {' and '.join(missing)} too; "
+                "without them the study says it all"
+            )

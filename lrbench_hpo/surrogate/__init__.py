@@ -1,8 +1,0 @@
-"""A surrogate of LR policies: what similar tasks' runs and a study's own say of every policy."""
-
-from lrbench_hpo.surrogate.candidates import Candidate
-from lrbench_hpo.surrogate.experts import Experts
-from lrbench_hpo.surrogate.search import Observations, Suggestion, Surrogate
-from lrbench_hpo.surrogate.source import Source, Surface
-
-__all__ = ["Candidate", "Experts", "Observations", "Source", "Suggestion", "Surface", "Surrogate"]

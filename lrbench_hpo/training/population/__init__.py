@@ -1,0 +1,1 @@
+"""Many policies trained together on the same data."""
