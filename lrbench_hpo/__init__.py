@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lrbench_hpo.policies.fitting import fit_policy
     from lrbench_hpo.policies.space import SearchSpace
     from lrbench_hpo.policies.space_files import load_space
-    from lrbench_hpo.prior.prior import recommend
+    from lrbench_hpo.prior.question import recommend
     from lrbench_hpo.prior.recommendation import Recommendation
     from lrbench_hpo.ray_tune.record_runs import RecordRuns
     from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
@@ -85,7 +85,7 @@ _HOME = {
     "range_test_on": "lr_range.climb",
     "rank_policies": "records.ranking",
     "read_range_test": "lr_range.reading",
-    "recommend": "prior.prior",
+    "recommend": "prior.question",
     "score": "records.score",
     "sgdr": "policies",
     "suggest_policy": "study.suggest",

@@ -7,7 +7,7 @@ turns; figures are medians.
 
 * ``writes``: runs a second with 1 and 8 processes, one run per ``add()`` (one trial per
   ``create_new_trial``), from the moment that all are connected to the last one's end.
-* ``prior``: time of `prior_for` on a connected database with so many runs, half of them on the task
+* ``prior``: time of `Question.prior` on a connected database with so many runs, half of them on the task
   asked for; for Optuna the time to load the study and to make one suggestion (TPE), with as many
   trials. Optuna's larger studies are copies in plain SQL of 1,000 true trials.
 * ``size``: bytes per run, with and without a curve of 100 points (intermediate values).
@@ -42,7 +42,7 @@ import sqlalchemy as sa
 import lrbench_hpo
 from benchmarks.database import optuna as theirs
 from benchmarks.database import rows as made
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 
 WRITERS = (1, 8)
 Ways = dict[str, tuple[str, str]]  # what is measured: whose, and on which back end
@@ -161,17 +161,17 @@ def prior(args: argparse.Namespace) -> None:
         }
         open_ones = {key: lrbench_hpo.connect(url) for key, url in full.items()}
         for (back_end, count), db in open_ones.items():
-            first[back_end, count] = _seconds(partial(prior_for, *made.ASKED, database=db))
+            first[back_end, count] = _seconds(Question(*made.ASKED, database=db).prior)
         for _ in range(args.repeats):
             for key, db in open_ones.items():
                 worked = time.process_time()
-                took = _seconds(partial(prior_for, *made.ASKED, database=db))
+                took = _seconds(Question(*made.ASKED, database=db).prior)
                 found.setdefault(key, []).append(took * 1_000)
                 busy.setdefault(key, []).append((time.process_time() - worked) * 1_000)
         for db in open_ones.values():
             db.close()
         print(
-            f"\nprior_for{made.ASKED}, milliseconds, medians of {args.repeats} (range), first call"
+            f"\nQuestion{made.ASKED}.prior(), milliseconds, medians of {args.repeats} (range), first call"
         )
         for (back_end, count), times in found.items():
             begun = 1_000 * first[back_end, count]

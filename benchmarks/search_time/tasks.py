@@ -28,7 +28,7 @@ import lrbench_hpo
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.exchange.shipped import import_measured
 from lrbench_hpo.policies.coordinates import Scale
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.tasks import Recipe, recipe_for
 from lrbench_hpo.study.suggest import suggest_in
 from lrbench_hpo.training import ImageData, Trainer, load_data
@@ -107,9 +107,9 @@ def candidates(task: SearchTask) -> list[LRPolicy]:
         with lrbench_hpo.connect("sqlite://") as database:
             if measured:
                 import_measured(database)
-            prior = prior_for(
+            prior = Question(
                 task.dataset, task.model, max_iterations=task.iterations, database=database
-            )
+            ).prior()
         found += [entry.policy for entry in prior.portfolio]
     eta, budget = prior.scale.reference_lr, task.iterations
     peaks = [eta * peak for peak in PEAKS]

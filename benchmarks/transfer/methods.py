@@ -25,7 +25,7 @@ from lrbench_hpo.policies import LRPolicy, coordinates
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.space import Range, SearchSpace
 from lrbench_hpo.prior import evidence
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.prior.similarity import similarity
 from lrbench_hpo.prior.surrogate import Experts
 from lrbench_hpo.prior.surrogate import search as surrogate_search
@@ -286,7 +286,8 @@ def _ours(
         "task": {name: facts[name] for name in known},
         "database": _database(held.name, held.twist),
     }
-    if range_test == "always" or (range_test == "needed" and prior_for(**asked).needs_range_test):
+    needed = range_test == "needed" and Question(**asked).prior().needs_range_test
+    if range_test == "always" or needed:
         plan = planned(task.recipe.optimizer, task.budget)
         tested = smith(task.trainer(), task.budget, plan, seed=seed + SEED_OFFSET)
         options["reference_lr"] = tested

@@ -47,9 +47,9 @@ def plot(
 
     drawn = [parse_policy(written) for written in policies]
     if recommended:
-        from lrbench_hpo.prior.prior import prior_for
+        from lrbench_hpo.prior.question import Question
 
-        prior = prior_for(*recommended, max_iterations=max_iterations, database=database)
+        prior = Question(*recommended, max_iterations=max_iterations, database=database).prior()
         max_iterations = prior.scale.max_iterations
         drawn += [entry.policy for entry in prior.portfolio]
     if not drawn:

@@ -17,9 +17,9 @@ from lrbench_hpo.cli import options
 def recommend(dataset: str, model: str, count: int, as_json: bool, **settings: Any) -> None:
     """Policies worth trying on a task, each with its evidence."""
     from lrbench_hpo.cli import tables
-    from lrbench_hpo.prior.prior import prior_for
+    from lrbench_hpo.prior.question import Question
 
-    prior = prior_for(dataset, model, n=count, **settings)
+    prior = Question(dataset, model, **settings).prior(count)
     if as_json:
         click.echo(json.dumps([entry.to_dict() for entry in prior.portfolio], indent=2))
         return

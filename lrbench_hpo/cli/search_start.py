@@ -39,10 +39,10 @@ def search_settings(
     settings = dict(job.settings)
     if not job.range_test or settings["reference_lr"] is not None:
         return settings
-    from lrbench_hpo.prior.prior import prior_for
+    from lrbench_hpo.prior.question import Question
 
     asked = {name: settings[name] for name in _OF_THE_PRIOR}
-    prior = prior_for(dataset, job.model, n=1, database=database, task=task, **asked)
+    prior = Question(dataset, job.model, database=database, task=task, **asked).prior(n=1)
     if not prior.needs_range_test:
         return settings
     budget = prior.scale.max_iterations

@@ -96,11 +96,10 @@ def range_test(
     recipe = recipe_for(
         loaded.name,
         name,
+        details,
         max_iterations=max_iterations,
-        batch_size=batch_size or details.get("batch_size"),
-        optimizer=optimizer or details.get("optimizer"),
-        momentum=details.get("momentum"),
-        weight_decay=details.get("weight_decay"),
+        batch_size=batch_size,
+        optimizer=optimizer,
     )
     known = task_for(loaded.name, name, recipe, details)
     trainer = training.Trainer(loaded, model, recipe, device=device, amp=amp, seed=seed, task=known)

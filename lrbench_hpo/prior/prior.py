@@ -6,19 +6,17 @@ It answers in points and ranges, and knows neither Optuna nor Ray.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lrbench_hpo import checks
-from lrbench_hpo.database import Database, opened
+from lrbench_hpo.database import Database
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.errors import SearchSpaceError, UnknownNameError
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.policies.space import SearchSpace
-from lrbench_hpo.policies.space_files import load_space, space_for
 from lrbench_hpo.prior import evidence, portfolio
 from lrbench_hpo.prior.evidence import KnownTask
 from lrbench_hpo.prior.recommendation import (
@@ -30,7 +28,6 @@ from lrbench_hpo.prior.reference import reference_for
 from lrbench_hpo.prior.surrogate import Experts, Source
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.run import Task, own_source
-from lrbench_hpo.records.tasks import recipe_for, task_for
 
 PORTFOLIO_SIZE = 5
 
@@ -147,107 +144,6 @@ def build_prior(
         range_test=reference.test,
         needs_range_test=reference.doubtful,
     )
-
-
-def recommend(
-    dataset: str,
-    model: str,
-    n: int = PORTFOLIO_SIZE,
-    *,
-    max_iterations: int | None = None,
-    batch_size: int | None = None,
-    optimizer: str | None = None,
-    functions: str | Sequence[str] | None = None,
-    search_space: str | Path | SearchSpace | None = None,
-    database: str | Path | Database | None = None,
-    task: Mapping[str, Any] | None = None,
-    reference_lr: float | RangeTest | None = None,
-    trusted_sources: Sequence[str] | None = None,
-) -> list[Recommendation]:
-    """Policies worth trying on a task, best first, each with its evidence.
-
-    Args:
-        dataset: name of the data set.
-        model: name of the model.
-        n: how many at most.
-        max_iterations: the budget they are scaled to; the usual one of the task when None.
-        batch_size: images in an iteration, where it is not the recipe's.
-        optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
-        functions: LR functions to choose from; LRBench's 13 when None, or ``"all"``.
-        search_space: a YAML file or space; the one published for the task when None.
-        database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
-            when None.
-        task: more facts about the task (fields of `Task`).
-        reference_lr: the task's best constant LR, if known, or its range test.
-        trusted_sources: the sources whose runs count, as `Run.source` names them; all when None.
-
-    Raises:
-        LRBenchError: for bad input or a database that cannot be read.
-
-    >>> for entry in recommend("cifar10", "resnet32", n=2, database="sqlite://"):
-    ...     print(entry.policy)
-    SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)
-    TRIEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)
-    """
-    prior = prior_for(
-        dataset,
-        model,
-        max_iterations=max_iterations,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        functions=functions,
-        search_space=search_space,
-        database=database,
-        task=task,
-        reference_lr=reference_lr,
-        trusted_sources=trusted_sources,
-        n=n,
-    )
-    return list(prior.portfolio)
-
-
-def prior_for(
-    dataset: str,
-    model: str,
-    *,
-    max_iterations: int | None = None,
-    batch_size: int | None = None,
-    optimizer: str | None = None,
-    functions: str | Sequence[str] | None = None,
-    search_space: str | Path | SearchSpace | None = None,
-    database: str | Path | Database | None = None,
-    task: Mapping[str, Any] | None = None,
-    reference_lr: float | RangeTest | None = None,
-    trusted_sources: Sequence[str] | None = None,
-    n: int = PORTFOLIO_SIZE,
-) -> Prior:
-    """`build_prior` from names: the arguments are those of `recommend`.
-
-    Raises:
-        LRBenchError: for bad input or a database that cannot be read.
-    """
-    n = checks.whole("n", n)
-    details = dict(task or {})
-    recipe = recipe_for(
-        dataset,
-        model,
-        max_iterations=max_iterations,
-        batch_size=batch_size or details.get("batch_size"),
-        optimizer=optimizer or details.get("optimizer"),
-        momentum=details.get("momentum"),
-        weight_decay=details.get("weight_decay"),
-    )
-    space = space_for(dataset, model) if search_space is None else load_space(search_space)
-    with opened(database) as db:
-        return build_prior(
-            db,
-            task_for(dataset, model, recipe, details),
-            max_iterations=recipe.max_iterations,
-            space=space.restricted(functions),
-            reference_lr=reference_lr,
-            trusted_sources=trusted_sources,
-            n=n,
-        )
 
 
 def _checked(sources: Any, database: Database) -> list[str] | None:

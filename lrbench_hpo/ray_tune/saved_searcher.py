@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any, Self
 
-from lrbench_hpo.database.location import without_password
 from lrbench_hpo.errors import MissingExtraError, StudyError
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.ray_tune.experiment import flat
 from lrbench_hpo.ray_tune.member_trials import MemberTrials
 from lrbench_hpo.ray_tune.ray_internals import (
@@ -25,7 +25,8 @@ with MissingExtraError.unless_installed("ray", "ray"):
 class SavedSearcher(Searcher):
     """A searcher whose state is its attributes, without a connection and without a password."""
 
-    _options: dict[str, Any]
+    _question: Question
+    _seed: int | None
     _trials: MemberTrials | None = None
     _population: int | None = None
     _restored = False
@@ -45,13 +46,13 @@ class SavedSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Go on from a file of `save`; like all of Ray's files it must come from a friend."""
-        began, seed = self._trials, self._options["seed"]
+        began, seed = self._trials, self._seed
         self.set_state(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
         self._restored = True
         if began is not None and self._trials is not None:
             name = Path(checkpoint_path).absolute().parent.parent.name
             # Not raised here: Ray would only log it, and begin anew in the same folder.
-            self._refusal = _difference(name, self._trials, self._options["seed"], began, seed)
+            self._refusal = _difference(name, self._trials, self._seed, began, seed)
 
     def _reconcile(self, trials: MemberTrials, *, restored: bool = False) -> None:
         """Make the study agree with the trials that Ray really has.
@@ -73,10 +74,9 @@ class SavedSearcher(Searcher):
                 self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
 
     def __getstate__(self) -> dict[str, Any]:
-        options = {**self._options, "database": without_password(self._options["database"])}
         of_this_process = {"_restored", "_refusal"}
         state = {k: v for k, v in self.__dict__.items() if k not in of_this_process}
-        return {**state, "_options": options}
+        return {**state, "_question": self._question.writable()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

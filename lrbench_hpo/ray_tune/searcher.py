@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from lrbench_hpo import checks
-from lrbench_hpo.database.location import with_password
 from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.space import SearchSpace
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.ray_tune.experiment import (
     MODES,
-    SHARED,
     agreed,
     criteria,
     flat,
@@ -42,7 +42,7 @@ from lrbench_hpo.records.reports import Ended, ended
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import ScoreWeights, score_run
 from lrbench_hpo.study.ask_tell import AskTell
-from lrbench_hpo.study.create import create_study
+from lrbench_hpo.study.create import study_for
 from lrbench_hpo.study.points import KnownResult, read_point
 from lrbench_hpo.study.settings import OBJECTIVES, StudySettings
 
@@ -133,24 +133,38 @@ class LRBenchSearcher(SavedSearcher):
                 "connection can be: give the database's URL or file"
             )
         refuse_wrong_kinds(
-            **{"dataset": dataset, "model": model, "sampler": sampler, "task": task},
-            **{"max_iterations": max_iterations, "batch_size": batch_size},
+            dataset=dataset,
+            model=model,
+            sampler=sampler,
+            task=task,
+            max_iterations=max_iterations,
+            batch_size=batch_size,
             points_to_evaluate=points_to_evaluate,
         )
+        self._question = Question(
+            dataset or "",
+            model or "",
+            max_iterations=max_iterations,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            functions=functions,
+            search_space=search_space,
+            database=database,
+            task=task,
+            reference_lr=reference_lr,
+            trusted_sources=trusted_sources,
+        )
+        # Given here or in the experiment's config: once is enough.
         weights = None if score_weights is None else ScoreWeights.of(score_weights).to_dict()
-        shared = (dataset, model, max_iterations, batch_size, optimizer, weights)
-        self._shared = dict(zip(SHARED, shared, strict=True))
-        self._options: dict[str, Any] = {
-            "objective": objective,
-            "functions": functions,
-            "search_space": search_space,
-            "database": database,
-            "sampler": sampler,
-            "task": task,
-            "reference_lr": reference_lr,
-            "trusted_sources": trusted_sources,
-            "seed": seed,
+        self._shared: dict[str, Any] = {
+            "dataset": dataset,
+            "model": model,
+            "max_iterations": max_iterations,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "score_weights": weights,
         }
+        self._objective, self._sampler, self._seed = objective, sampler, seed
         self._points = list(points_to_evaluate or ())
         self._population = None if population is None else checks.whole("population", population)
         self._known: list[KnownResult] = []
@@ -331,21 +345,32 @@ class LRBenchSearcher(SavedSearcher):
     ) -> MemberTrials:
         """Make the study: all that can fail does so here, before the first trial."""
         shared = agreed(self._shared, config)
-        named = all(isinstance(shared[name], str) for name in ("dataset", "model"))
-        options = {**self._options, "database": with_password(self._options["database"])}
-        if not named:
-            # Results of nobody-knows-what are no evidence; the published ones do no harm.
-            options["database"] = "sqlite://"
-        names = {
-            name: shared[name] if isinstance(shared[name], str) else _UNNAMED
-            for name in ("dataset", "model")
-        }
+        dataset, model = shared["dataset"], shared["model"]
+        named = isinstance(dataset, str) and isinstance(model, str)
         points = [flat(point, own) for point in self._points]
-        study = create_study(**{**shared, **names}, **options, points_to_evaluate=points)
+        question = dataclasses.replace(
+            self._question.with_password(),
+            dataset=dataset if isinstance(dataset, str) else _UNNAMED,
+            model=model if isinstance(model, str) else _UNNAMED,
+            max_iterations=shared["max_iterations"],
+            batch_size=shared["batch_size"],
+            optimizer=shared["optimizer"],
+        )
+        if not named:
+            # Results of an unknown task are no evidence; the published ones do no harm.
+            question = dataclasses.replace(question, database="sqlite://")
+        study = study_for(
+            question,
+            objective=self._objective,
+            score_weights=shared["score_weights"],
+            sampler=self._sampler,
+            seed=self._seed,
+            points_to_evaluate=points,
+        )
         crowded = None
-        if options["sampler"] is None:
+        if self._sampler is None:
             crowded = optuna.samplers.TPESampler(
-                seed=options["seed"], constant_liar=False, multivariate=False
+                seed=self._seed, constant_liar=False, multivariate=False
             )
         asked = AskTell(study, own, crowded=crowded, sign=MODES[self._mode])
         space, scale = asked.settings.space, asked.settings.scale
@@ -363,7 +388,7 @@ class LRBenchSearcher(SavedSearcher):
         known = {name: value for name, value in self._task.items() if value is not None}
         self._added = {name: known[name] for name in known if config.get(name) is None}
         self._added["max_iterations"] = known["max_iterations"]
-        if self._population is not None and self._options["objective"] != SCORE:
+        if self._population is not None and self._objective != SCORE:
             # Who falls behind in the score may still be the fastest, or on the front otherwise.
             self._added |= {} if "early_stopping" in config else {"early_stopping": False}
 
@@ -394,4 +419,4 @@ class LRBenchSearcher(SavedSearcher):
     @property
     def _wanted(self) -> tuple[str, ...]:
         """What every trial has to report."""
-        return (self._metric,) if self._options["objective"] == SCORE else (self._metric, "top1")
+        return (self._metric,) if self._objective == SCORE else (self._metric, "top1")

@@ -115,6 +115,7 @@ _BUDGETS: Mapping[tuple[str, str], int] = {
     ("cifar10", "resnet32"): 64_000,
 }
 _DEFAULT_EPOCHS = 20
+_OF_TASK = ("batch_size", "optimizer", "momentum", "weight_decay")  # fields of task and recipe
 
 
 def model_family(model: str) -> str:
@@ -139,12 +140,16 @@ def dataset_info(dataset: str) -> DatasetInfo | None:
     return DATASETS.get(canonical_name(dataset, "dataset"))
 
 
-def recipe_for(dataset: str, model: str, **changes: Any) -> Recipe:
+def recipe_for(
+    dataset: str, model: str, details: Mapping[str, Any] | None = None, **changes: Any
+) -> Recipe:
     """The usual recipe of a model on a data set, with the caller's changes.
 
     Args:
         dataset: the data set's name; an unknown one gets the model's recipe without augmentation.
         model: the model's name; an unknown one gets plain SGD with momentum.
+        details: fields of `Task`; its optimizer, momentum, weight decay and batch size count where
+            no change is given.
         changes: fields of `Recipe`; those that are None change nothing.
 
     Raises:
@@ -163,7 +168,9 @@ def recipe_for(dataset: str, model: str, **changes: Any) -> Recipe:
         recipe = dataclasses.replace(recipe, augment="none")
     elif model.startswith("torchvision:"):
         recipe = dataclasses.replace(recipe, augment="crop_flip")
-    given = {name: value for name, value in changes.items() if value is not None}
+    of_task = {name: (details or {}).get(name) for name in _OF_TASK}
+    given = {name: value for name, value in of_task.items() if value is not None}
+    given |= {name: value for name, value in changes.items() if value is not None}
     optimizer = given.get("optimizer", recipe.optimizer)
     if str(optimizer).lower() not in OPTIMIZERS:
         raise UnknownNameError.among("optimizer", optimizer, OPTIMIZERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from lrbench_hpo import checks
 from lrbench_hpo.database import Database
 from lrbench_hpo.errors import StudyError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.space import SearchSpace
-from lrbench_hpo.prior.prior import Prior, prior_for
+from lrbench_hpo.prior.prior import Prior
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.prior.recommendation import Recommendation
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.score import ScoreWeights
@@ -103,12 +106,7 @@ def create_study(
     >>> print(suggest_policy(study.ask()))
     SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)
     """
-    if objective not in OBJECTIVES:
-        raise UnknownNameError.among("objective", objective, OBJECTIVES)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise StudyError(f"seed={seed!r}: expected a whole number of at least 0")
-    weights = ScoreWeights.of(score_weights)
-    prior = prior_for(
+    question = Question(
         dataset,
         model,
         max_iterations=max_iterations,
@@ -121,14 +119,63 @@ def create_study(
         reference_lr=reference_lr,
         trusted_sources=trusted_sources,
     )
-    settings = settings_of(prior, objective, weights)
+    return study_for(
+        question,
+        Place(storage, study_name, load_if_exists),
+        objective=objective,
+        score_weights=score_weights,
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+        points_to_evaluate=points_to_evaluate or (),
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is kept.
+
+    Attributes:
+        storage: any Optuna storage; in memory when None.
+        study_name: its name there.
+        load_if_exists: go on with a study of that name instead of refusing.
+    """
+
+    storage: str | optuna.storages.BaseStorage | None = None
+    study_name: str | None = None
+    load_if_exists: bool = False
+
+
+def study_for(
+    question: Question,
+    place: Place | None = None,
+    *,
+    objective: str = "score",
+    score_weights: ScoreWeights | Mapping[str, float] | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+    seed: int | None = None,
+    points_to_evaluate: Sequence[LRPolicy | Mapping[str, Any]] = (),
+) -> optuna.Study:
+    """`create_study`, its question as one value.
+
+    Raises:
+        LRBenchError: for bad input, or a study of that name with another task or space.
+    """
+    if objective not in OBJECTIVES:
+        raise UnknownNameError.among("objective", objective, OBJECTIVES)
+    if seed is not None:
+        seed = checks.whole("seed", seed, 0, error=StudyError)
+    place = place or Place()
+    prior = question.prior()
+    settings = settings_of(prior, objective, ScoreWeights.of(score_weights))
     given = [
-        read_point(f"points_to_evaluate[{place}]", point, prior.space, prior.scale)
-        for place, point in enumerate(points_to_evaluate or ())
+        read_point(f"points_to_evaluate[{index}]", point, prior.space, prior.scale)
+        for index, point in enumerate(points_to_evaluate)
     ]
     # The default sampler suggests them itself: on SQLite, two processes may get one waiting trial.
     first = prior.portfolio if sampler is not None else ()
-    study, created = _open(storage, study_name, objective, load_if_exists)
+    study, created = _open(place, objective)
     study.pruner = pruner or optuna.pruners.NopPruner()
     if created:
         # Only one worker can create the study, so only one enqueues.
@@ -138,14 +185,11 @@ def create_study(
         _enqueue(study, first)
     else:
         _join(study, settings, first)
-        if has_heartbeat(storage) or end_orphans(study):
+        if has_heartbeat(place.storage) or end_orphans(study):
             ask_again(study)
         _enqueue_given(study, given)
     study.sampler = sampler or LRBenchSampler.from_prior(
-        prior,
-        database=database,
-        trusted_sources=trusted_sources,
-        seed=_sampler_seed(seed, study, prior),
+        prior, question, _sampler_seed(seed, study, prior)
     )
     return study
 
@@ -156,19 +200,15 @@ def _keep_test(study: optuna.Study, test: RangeTest | None) -> None:
         study.set_user_attr("range_test", {**test.to_dict(), "lrs": [], "losses": [], "seeds": []})
 
 
-def _open(
-    storage: str | optuna.storages.BaseStorage | None,
-    name: str | None,
-    objective: str,
-    load_if_exists: bool,
-) -> tuple[optuna.Study, bool]:
+def _open(place: Place, objective: str) -> tuple[optuna.Study, bool]:
     """A new study, or the one of that name; and whether it is new."""
-    opened = open_storage(storage)
+    name = place.study_name
+    opened = open_storage(place.storage)
     directions = list(OBJECTIVES[objective])
     try:
         return optuna.create_study(storage=opened, study_name=name, directions=directions), True
     except optuna.exceptions.DuplicatedStudyError:
-        if not load_if_exists:
+        if not place.load_if_exists:
             raise StudyError(
                 f"study_name={name!r} is taken in this storage: choose another name, or "
                 "load_if_exists=True to go on with it"

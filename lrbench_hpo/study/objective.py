@@ -208,15 +208,8 @@ class Objective:
 
         self._refuse_other_task(settings)
         task = settings.task
-        recipe = recipe_for(
-            task.dataset,
-            task.model,
-            max_iterations=settings.scale.max_iterations,
-            batch_size=task.batch_size,
-            optimizer=task.optimizer,
-            momentum=task.momentum,
-            weight_decay=task.weight_decay,
-        )
+        budget = settings.scale.max_iterations
+        recipe = recipe_for(task.dataset, task.model, task.to_dict(), max_iterations=budget)
         if self._trainer is None or self._trainer[0] != recipe:
             trainer = Trainer(
                 self._data,

@@ -13,16 +13,28 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from lrbench_hpo import checks
 from lrbench_hpo.database import Database
-from lrbench_hpo.database.location import without_password
 from lrbench_hpo.errors import StudyError, UnknownNameError
 from lrbench_hpo.policies.space import SearchSpace
-from lrbench_hpo.prior.prior import Prior, prior_for
+from lrbench_hpo.prior.prior import Prior
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.score import ScoreWeights
 from lrbench_hpo.study.policy_search import PolicySearch, Start
 from lrbench_hpo.study.settings import OBJECTIVES, StudySettings
 from lrbench_hpo.study.suggest import FUNCTION
+
+# What a question says of a task; a database alone may serve the task of any study.
+_OF_TASK = (
+    "max_iterations",
+    "batch_size",
+    "optimizer",
+    "functions",
+    "search_space",
+    "task",
+    "reference_lr",
+)
 
 
 class LRBenchSampler(optuna.samplers.BaseSampler):
@@ -63,9 +75,6 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
     SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)
     """
 
-    _objective: str | None
-    _weights: ScoreWeights | None
-
     def __init__(
         self,
         dataset: str | None = None,
@@ -89,60 +98,48 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
             raise UnknownNameError.among("objective", objective, OBJECTIVES)
         if others is not None and not isinstance(others, optuna.samplers.BaseSampler):
             raise StudyError(f"others={others!r}: expected an Optuna sampler, or None for TPE")
-        of_task: dict[str, Any] = {
-            **{"max_iterations": max_iterations, "batch_size": batch_size, "optimizer": optimizer},
-            **{"functions": functions, "search_space": search_space, "task": task},
-            **{"reference_lr": reference_lr},
-        }
-        of_database: dict[str, Any] = {"database": database, "trusted_sources": trusted_sources}
-        start = None
+        if seed is not None:
+            seed = checks.whole("seed", seed, 0, error=StudyError)
+        question = Question(
+            dataset or "",
+            model or "",
+            max_iterations=max_iterations,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            functions=functions,
+            search_space=search_space,
+            database=database,
+            task=task,
+            reference_lr=reference_lr,
+            trusted_sources=trusted_sources,
+        )
+        self._start = None
         if dataset is not None and model is not None:
-            start = Start.of(prior_for(dataset, model, **of_task, **of_database))
+            self._start = Start.of(question.prior())
         else:
-            _refuse_half(dataset=dataset, model=model, objective=objective, **of_task)
-        weights = None if score_weights is None else ScoreWeights.of(score_weights)
-        self._objective, self._weights = objective, weights
-        self._set_up(start, of_database, others, seed)
-
-    @classmethod
-    def from_prior(
-        cls,
-        prior: Prior,
-        *,
-        database: str | Path | Database | None = None,
-        trusted_sources: Sequence[str] | None = None,
-        seed: int | None = None,
-    ) -> Self:
-        """The sampler of a study whose prior is known already.
-
-        Args:
-            prior: what the search starts from.
-            database: where it comes from.
-            trusted_sources: the sources that it comes from.
-            seed: the same seed gives the same suggestions.
-        """
-        made = cls.__new__(cls)
-        made._objective = made._weights = None
-        of_database = {"database": database, "trusted_sources": trusted_sources}
-        made._set_up(Start.of(prior), of_database, None, seed)
-        return made
-
-    def _set_up(
-        self,
-        start: Start | None,
-        of_database: dict[str, Any],
-        others: optuna.samplers.BaseSampler | None,
-        seed: int | None,
-    ) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-            raise StudyError(f"seed={seed!r}: expected a whole number of at least 0")
-        self._start, self._of_database = start, of_database
+            _refuse_half(question, objective)
+        self._question = question
+        self._objective = objective
+        self._weights = None if score_weights is None else ScoreWeights.of(score_weights)
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._others = others or optuna.samplers.TPESampler(seed=seed)
         self._said: dict[tuple[str, int], dict[str, Any]] = {}
         self._searches: dict[str, PolicySearch] = {}
         self._met: dict[str, optuna.Study] = {}
         self._turn = threading.Lock()
+
+    @classmethod
+    def from_prior(cls, prior: Prior, question: Question, seed: int | None = None) -> Self:
+        """The sampler of a study whose prior is known already.
+
+        Args:
+            prior: what the search starts from.
+            question: what it answers.
+            seed: the same seed gives the same suggestions.
+        """
+        made = cls(database=question.database, trusted_sources=question.trusted_sources, seed=seed)
+        made._start = Start.of(prior)
+        return made
 
     def meet(self, study: optuna.Study) -> None:
         """Learn a study's task, or give it the sampler's; `suggest_policy` sees to it.
@@ -205,17 +202,19 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
     def _start_of(self, settings: StudySettings) -> Start:
         """What is known of a study's task."""
         facts = settings.task.to_dict()
-        names = [facts.pop(name) for name in ("dataset", "model")]
-        prior = prior_for(
-            *names,
+        # Of the sampler's own question, only where it looks counts here.
+        question = Question(
+            facts.pop("dataset"),
+            facts.pop("model"),
             max_iterations=settings.scale.max_iterations,
             search_space=settings.space,
             functions=list(settings.space.functions),
+            database=self._question.database,
             task=facts,
             reference_lr=settings.scale.reference_lr,
-            **self._of_database,
+            trusted_sources=self._question.trusted_sources,
         )
-        return Start.of(prior)
+        return Start.of(question.prior())
 
     def said(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
         """Why a trial got its policy, once; None if something else decided.
@@ -289,9 +288,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
 
     def __getstate__(self) -> dict[str, Any]:
         # No open database, no password, no lock and no study.
-        told = {k: v for k, v in self._of_database.items() if not isinstance(v, Database)}
-        told["database"] = without_password(told.get("database"))
-        kept = {**self.__dict__, "_met": {}, "_of_database": told}
+        kept = {**self.__dict__, "_met": {}, "_question": self._question.writable()}
         del kept["_turn"]
         return kept
 
@@ -300,12 +297,15 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         self._turn = threading.Lock()
 
 
-def _refuse_half(**given: Any) -> None:
+def _refuse_half(question: Question, objective: str | None) -> None:
     """Refuse a part of a task: what of it is not given would be anybody's guess."""
+    names = {"dataset": question.dataset or None, "model": question.model or None}
+    missing = " and ".join(name for name, value in names.items() if value is None)
+    given = {**names, "objective": objective}
+    given |= {name: getattr(question, name) for name in _OF_TASK}
     for name, value in given.items():
         if value is not None:
-            missing = [name for name in ("dataset", "model") if given[name] is None]
             raise StudyError(
-                f"{name}={value!r}: a task of the sampler's own needs {' and '.join(missing)} too; "
+                f"{name}={value!r}: a task of the sampler's own needs {missing} too; "
                 "without them the study says it all"
             )

@@ -9,7 +9,7 @@ import lrbench_hpo
 from lrbench_hpo import connect, range_test
 from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.lr_range.stored import RECALLED
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.run import Task
 
 SMALL = {"max_iterations": 100, "batch_size": 32, "device": "cpu"}
@@ -113,6 +113,6 @@ def test_the_front_has_all_of_it() -> None:
 
 def test_the_prior_finds_it_also_where_the_models_size_depends_on_the_data(db) -> None:
     measured = range_test("digits", "lenet", database=db, **SMALL)
-    prior = prior_for("digits", "lenet", database=db, max_iterations=100, batch_size=32)
+    prior = Question("digits", "lenet", database=db, max_iterations=100, batch_size=32).prior()
     assert prior.scale.reference_lr == pytest.approx(measured.reference_lr, rel=1e-5)
     assert not prior.needs_range_test

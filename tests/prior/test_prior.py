@@ -9,7 +9,7 @@ from lrbench_hpo import LRPolicy, Run, connect, recommend
 from lrbench_hpo.errors import DatabaseError, LRBenchError, RecordError, UnknownNameError
 from lrbench_hpo.policies import ALL_FUNCTIONS
 from lrbench_hpo.policies.space_files import load_space
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.tasks import recipe_for, task_for
 from lrbench_hpo.study.policy_search import Start
 
@@ -80,7 +80,7 @@ def test_far_longer_runs_of_ones_own_are_annealed_too(database):
     ]
     database.add(*runs)
     for budget in (300, 1_000):
-        prior = prior_for("digits", "mlp", database=database, max_iterations=budget)
+        prior = Question("digits", "mlp", database=database, max_iterations=budget).prior()
         assert prior.known[0].rich
         marks = [entry.bracketed for entry in prior.portfolio]
         assert marks[:2] == [True, True]
@@ -88,7 +88,7 @@ def test_far_longer_runs_of_ones_own_are_annealed_too(database):
         low, high = (entry.policy.bounds[1] for entry in prior.portfolio[:2])
         assert high == pytest.approx(2 * low)
         assert Start.of(prior).rows == 2
-    like = prior_for("digits", "mlp", database=database, max_iterations=9_000)
+    like = Question("digits", "mlp", database=database, max_iterations=9_000).prior()
     assert not any(entry.bracketed for entry in like.portfolio)
     assert Start.of(like).rows == 1
 
@@ -139,13 +139,13 @@ def test_points_are_scaled_to_the_batch(database):
 
 
 def test_another_kind_of_optimizer_has_its_own_lrs(database):
-    prior = prior_for("cifar10", "resnet32", database=database, optimizer="adam")
+    prior = Question("cifar10", "resnet32", database=database, optimizer="adam").prior()
     assert prior.scale.reference_lr == 0.001
     assert prior.portfolio[0].policy.k1 == pytest.approx(0.009)
 
 
 def test_the_most_similar_task_serves_where_the_same_is_unknown(database):
-    prior = prior_for("digits", "lenet", database=database)
+    prior = Question("digits", "lenet", database=database).prior()
     assert {known.task.dataset for known in prior.known} == {"MNIST"}
     assert prior.scale.reference_lr == 0.01
     assert all(entry.origin == "published" for entry in prior.portfolio)
@@ -153,7 +153,7 @@ def test_the_most_similar_task_serves_where_the_same_is_unknown(database):
 
 
 def test_where_nothing_is_similar_it_says_so(database):
-    prior = prior_for("audio", "transformer", database=database, optimizer="adamw")
+    prior = Question("audio", "transformer", database=database, optimizer="adamw").prior()
     assert prior.known == ()
     assert "nothing similar to audio/transformer is known" in prior.summary
     assert {entry.origin for entry in prior.portfolio} == {"default"}
@@ -164,7 +164,7 @@ def test_own_results_come_before_published_ones(database):
     best = LRPolicy("EXP", k0=0.05, gamma=0.99)
     worse = [LRPolicy("FIX", k0=k0) for k0 in (0.001, 0.002, 0.003)]
     database.add(own(best, 0.98), *(own(policy, 0.6) for policy in worse))
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.portfolio[0].policy == best
     assert prior.portfolio[0].origin == "own"
     assert "1 of your own results" in prior.summary
@@ -174,7 +174,7 @@ def test_own_results_come_before_published_ones(database):
 
 def test_a_single_own_run_is_no_proof(database):
     database.add(own(LRPolicy("FIX", k0=1e-3), 0.5, dataset="mnist", model="lenet", budget=10_000))
-    prior = prior_for("mnist", "lenet", database=database)
+    prior = Question("mnist", "lenet", database=database).prior()
     assert prior.portfolio[0].origin == "published"
 
 
@@ -191,13 +191,13 @@ def test_a_reference_lr_that_led_nowhere_is_forgotten(database):
     failed = dataclasses.replace(run, task=task, status="diverged", metrics={})
     chance = dataclasses.replace(run, task=task, metrics={"top1": 0.1})
     database.add(failed, chance)
-    assert prior_for("digits", "lenet", database=database).scale.reference_lr == 0.01
+    assert Question("digits", "lenet", database=database).prior().scale.reference_lr == 0.01
 
 
 def test_the_best_of_ones_own_constant_lrs_becomes_the_reference(database):
     for k0, top1 in [(0.01, 0.8), (0.1, 0.95), (1.0, 0.5)]:
         database.add(own(LRPolicy("FIX", k0=k0), top1))
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.scale.reference_lr == 0.1
     assert "best of the constant LRs" in prior.reference_origin
 
@@ -208,7 +208,9 @@ def test_own_results_keep_their_absolute_lrs_whatever_the_reference(database):
         task = task_for("digits", "mlp", details={"reference_lr": eta})
         runs.append(dataclasses.replace(own(LRPolicy("EXP", k0=k0, gamma=0.99), top1), task=task))
     database.add(*runs)
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300, reference_lr=0.02)
+    prior = Question(
+        "digits", "mlp", database=database, max_iterations=300, reference_lr=0.02
+    ).prior()
     assert prior.portfolio[0].policy == runs[0].policy
     assert len([known for known in prior.known if not known.published]) == 1
 
@@ -221,13 +223,13 @@ def test_runs_of_a_nearer_budget_say_more(database):
 
 
 def test_reference_lr_in_the_task_is_heeded(database):
-    prior = prior_for("mnist", "lenet", database=database, task={"reference_lr": 0.3})
+    prior = Question("mnist", "lenet", database=database, task={"reference_lr": 0.3}).prior()
     assert (prior.scale.reference_lr, prior.reference_origin) == (0.3, "given")
     assert "LRs times 30" in prior.portfolio[0].why
 
 
 def test_a_batch_size_in_the_task_changes_the_budget(database):
-    small = prior_for("kmnist", "mlp", database=database, task={"batch_size": 1_000})
+    small = Question("kmnist", "mlp", database=database, task={"batch_size": 1_000}).prior()
     assert small.scale.max_iterations == recipe_for("kmnist", "mlp", batch_size=1000).max_iterations
 
 
@@ -241,7 +243,7 @@ def test_runs_that_did_not_end_by_themselves_disprove_nothing(database, status):
 
 
 def test_functions_that_nothing_is_known_of_get_defaults_and_say_so(database):
-    prior = prior_for("cifar10", "resnet32", database=database, functions=["UPCOS", "SIG"])
+    prior = Question("cifar10", "resnet32", database=database, functions=["UPCOS", "SIG"]).prior()
     assert [entry.origin for entry in prior.portfolio] == ["default", "default"]
     assert "none of the known policies fits" in prior.portfolio[0].why
     assert "2 common defaults" in prior.summary
@@ -268,14 +270,14 @@ def test_test_split_results_of_ones_own_are_no_evidence(database):
 
 @pytest.mark.parametrize("function", ALL_FUNCTIONS)
 def test_any_function_can_be_asked_for_alone(database, function):
-    prior = prior_for("cifar10", "resnet32", database=database, functions=[function])
+    prior = Question("cifar10", "resnet32", database=database, functions=[function]).prior()
     assert {entry.policy.function for entry in prior.portfolio} == {function}
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "digits", "cifar10", "cifar100", "flowers"])
 @pytest.mark.parametrize("budget", [1, 3, 50, 1_000, 500_000])
 def test_every_budget_gets_usable_policies_within_the_space(database, dataset, budget):
-    prior = prior_for(dataset, "resnet20", database=database, max_iterations=budget)
+    prior = Question(dataset, "resnet20", database=database, max_iterations=budget).prior()
     for entry in prior.portfolio:
         assert np.isfinite(entry.policy(np.arange(min(budget, 1_000)))).all()
         function = entry.policy.function
@@ -303,7 +305,7 @@ def test_a_database_of_diverged_rows_only_still_answers(tmp_path):
             for seed in range(5)
         ]
         db.add(*failed)
-        prior = prior_for("audio", "net", database=db, max_iterations=300)
+        prior = Question("audio", "net", database=db, max_iterations=300).prior()
         assert len(prior.portfolio) == 5
 
 
@@ -397,7 +399,7 @@ def test_others_runs_are_not_called_ones_own(database, monkeypatch):
     monkeypatch.delenv("LRBENCH_SOURCE", raising=False)
     from_others(database)
     database.add(own(LRPolicy("COS", k0=1e-3, k1=0.1, l=300), 0.93))
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     by_source = {e.choice.candidate.run.source: e for e in prior.portfolio}
     assert by_source["local"].origin == "own"
     assert by_source["local"].source.startswith("your own run on digits/mlp")
@@ -406,7 +408,7 @@ def test_others_runs_are_not_called_ones_own(database, monkeypatch):
     assert prior.summary.startswith("starting from 1 of your own results, ")
     assert "results of others" in prior.summary
     monkeypatch.setenv("LRBENCH_SOURCE", "ann")
-    again = prior_for("digits", "mlp", database=database, max_iterations=300)
+    again = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert {e.origin for e in again.portfolio if e.choice.candidate.run.source == "ann"} == {"own"}
 
 
@@ -427,7 +429,7 @@ def many(dataset="mnist", *, best=0.1, count=40, model="mlp", **changes):
 
 def test_a_task_with_a_whole_response_surface_gives_the_list_and_the_scale(database):
     database.add(*many(best=0.05))
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.known[0].rich
     assert prior.scale.reference_lr == pytest.approx(0.05, rel=0.5)
     first, *others = (entry.policy.k0 for entry in prior.portfolio)
@@ -439,14 +441,14 @@ def test_a_task_with_a_whole_response_surface_gives_the_list_and_the_scale(datab
 
 def test_a_few_runs_are_chosen_among_as_before(database):
     database.add(*many(count=20))
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert not prior.known[0].rich
     assert prior.portfolio[0].policy.k0 == pytest.approx(0.1, rel=0.3)
 
 
 def test_own_results_on_the_task_itself_stay_where_they_were_measured(database):
     database.add(*many("digits", best=0.02))
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.known[0].similarity == 1
     own_rows = [entry for entry in prior.portfolio if entry.origin == "own"]
     for entry in own_rows:
@@ -456,7 +458,7 @@ def test_own_results_on_the_task_itself_stay_where_they_were_measured(database):
 
 def test_the_surrogate_is_told_of_tasks_that_are_not_similar_too(database):
     database.add(*many())
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     names = [source.name for source in prior.sources]
     assert names[0] == "mnist/mlp"
     assert len(names) >= len(prior.known)
@@ -468,10 +470,10 @@ def test_the_surrogate_is_told_of_tasks_that_are_not_similar_too(database):
 
 def test_where_only_shapes_are_known_they_come_at_the_scale_that_was_measured(database):
     said = {"database": database, "optimizer": "adamw", "max_iterations": 300}
-    blind = prior_for("svhn", "transformer", **said)
+    blind = Question("svhn", "transformer", **said).prior()
     assert {entry.origin for entry in blind.portfolio} == {"default"}
     assert blind.needs_range_test
-    measured = prior_for("svhn", "transformer", **said, reference_lr=0.002)
+    measured = Question("svhn", "transformer", **said, reference_lr=0.002).prior()
     assert not measured.needs_range_test
     assert {entry.origin for entry in measured.portfolio} == {"published"}
     shapes = f"the shapes of {len(measured.portfolio)} policies that are good elsewhere"
@@ -484,7 +486,7 @@ def test_a_task_with_lrs_a_thousand_times_larger_is_read_in_its_own_scale(databa
     database.add(*many(best=0.01, optimizer="adam"))
     said = {"database": database, "max_iterations": 300, "optimizer": "adam"}
     near, far = (
-        prior_for("digits", "mlp", **said, reference_lr=lr).portfolio for lr in (0.01, 10.0)
+        Question("digits", "mlp", **said, reference_lr=lr).prior().portfolio for lr in (0.01, 10.0)
     )
     assert far[0].policy.bounds[1] == pytest.approx(10, rel=0.6)
     assert near[0].policy.bounds[1] == pytest.approx(0.01, rel=0.6)
@@ -498,7 +500,7 @@ def test_one_row_constant_scores_and_contradictions_still_give_a_list(database, 
             for seed, score in enumerate(scores)
         )
     )
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.portfolio
     assert 0.005 < prior.scale.reference_lr < 0.5
     assert all(np.isfinite(entry.choice.worth) for entry in prior.portfolio if entry.choice)
@@ -514,5 +516,5 @@ def test_many_runs_that_led_nowhere_name_no_reference_lr(database, status):
         for run in runs
     ]
     database.add(*runs)
-    prior = prior_for("digits", "mlp", database=database, max_iterations=300)
+    prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.scale.reference_lr < 1

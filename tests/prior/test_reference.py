@@ -9,7 +9,7 @@ import pytest
 import lrbench_hpo
 from lrbench_hpo import LRPolicy, RangeTest, Run, connect, create_study
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.tasks import recipe_for, task_for
 
 TASK = task_for("digits", "mlp", recipe_for("digits", "mlp", optimizer="adam"))
@@ -36,7 +36,7 @@ def found(number: int = 0, **changes) -> RangeTest:
 
 
 def prior(db, **changes):
-    return prior_for("digits", "mlp", database=db, **{**SETTINGS, **changes})
+    return Question("digits", "mlp", database=db, **{**SETTINGS, **changes}).prior()
 
 
 def test_a_range_test_is_needed_where_no_similar_task_has_this_lr_unit(db) -> None:

@@ -182,7 +182,7 @@ def test_many_live_trials_swap_the_sampler():
 
 def test_a_sampler_of_ones_own_is_never_swapped():
     searcher = made(sampler=optuna.samplers.RandomSampler(seed=0))
-    mine = searcher._options["sampler"]
+    mine = searcher._sampler
     for number in range(203):
         searcher.suggest(f"t{number}")
     assert searcher.study.sampler is mine
@@ -661,9 +661,9 @@ def test_a_copy_within_the_process_keeps_the_password():
     url = "postgresql://me:s3cret@localhost:1/lr"
     searcher = LRBenchSearcher(database=url, seed=1)
     twin = copy.deepcopy(searcher)
-    assert twin._options["database"] == searcher._options["database"] == url
-    twin._options["seed"] = 2
-    assert searcher._options["seed"] == 1
+    assert twin._question.database == searcher._question.database == url
+    twin._seed = 2
+    assert searcher._seed == 1
 
 
 def test_the_database_is_read_once_and_let_go(tmp_path, monkeypatch):
