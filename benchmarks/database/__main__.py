@@ -7,9 +7,9 @@ turns; figures are medians.
 
 * ``writes``: runs a second with 1 and 8 processes, one run per ``add()`` (one trial per
   ``create_new_trial``), from the moment that all are connected to the last one's end.
-* ``prior``: time of `Question.prior` on a connected database with so many runs, half of them on the task
-  asked for; for Optuna the time to load the study and to make one suggestion (TPE), with as many
-  trials. Optuna's larger studies are copies in plain SQL of 1,000 true trials.
+* ``prior``: time of `Question.prior` on a connected database with so many runs, half of them on the
+  task asked for; for Optuna the time to load the study and to make one suggestion (TPE), with as
+  many trials. Optuna's larger studies are copies in plain SQL of 1,000 true trials.
 * ``size``: bytes per run, with and without a curve of 100 points (intermediate values).
 
     python -m benchmarks.database writes
@@ -171,7 +171,7 @@ def prior(args: argparse.Namespace) -> None:
         for db in open_ones.values():
             db.close()
         print(
-            f"\nQuestion{made.ASKED}.prior(), milliseconds, medians of {args.repeats} (range), first call"
+            f"\nprior of {made.ASKED}, milliseconds, medians of {args.repeats} (range), first call"
         )
         for (back_end, count), times in found.items():
             begun = 1_000 * first[back_end, count]

@@ -66,7 +66,7 @@ class SearchSpace:
             UnknownNameError: for a name that is no LR function.
             SearchSpaceError: for a function that this space gives no ranges for.
 
-        >>> from lrbench_hpo.space_files import load_space
+        >>> from lrbench_hpo.policies.space_files import load_space
         >>> list(load_space("default").restricted(["SINEXP", "FIX"]).functions)
         ['SINEXP', 'FIX']
         """
@@ -99,7 +99,7 @@ class SearchSpace:
         Args:
             max_iterations: the budget, in iterations.
 
-        >>> from lrbench_hpo.space_files import load_space
+        >>> from lrbench_hpo.policies.space_files import load_space
         >>> load_space("default").within(10).functions["COS"]["half_cycles"].high
         10
         """
@@ -119,7 +119,7 @@ class SearchSpace:
             function: one of the space's functions.
             point: its coordinates.
 
-        >>> from lrbench_hpo.space_files import load_space
+        >>> from lrbench_hpo.policies.space_files import load_space
         >>> load_space("default").clip("FIX", {"peak": 100.0})
         ({'peak': 10.0}, ['peak'])
         """
@@ -163,7 +163,7 @@ class SearchSpace:
     def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
         """The space that `to_dict` wrote.
 
-        >>> from lrbench_hpo.space_files import load_space
+        >>> from lrbench_hpo.policies.space_files import load_space
         >>> space = load_space("default")
         >>> SearchSpace.from_dict(space.to_dict()) == space
         True

@@ -42,7 +42,7 @@ def annealed(peak: float, space: SearchSpace) -> tuple[str, dict[str, float], li
         peak: over the reference LR.
         space: where policies are looked for; None if no LR can fall once in it.
 
-    >>> from lrbench_hpo.space_files import load_space
+    >>> from lrbench_hpo.policies.space_files import load_space
     >>> annealed(6.0, load_space("default"))
     ('COS', {'peak': 6.0, 'floor': 0.001, 'half_cycles': 1}, [])
     """

@@ -22,6 +22,7 @@ from lrbench_hpo.prior.question import Question
 from lrbench_hpo.prior.recommendation import Recommendation
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.score import ScoreWeights
+from lrbench_hpo.study.optuna_internals import enqueued_params
 from lrbench_hpo.study.orphans import (
     CLAIM,
     CREATOR_PATIENCE,
@@ -229,7 +230,7 @@ def _sampler_seed(seed: int | None, study: optuna.Study, prior: Prior) -> int | 
 def _enqueue_given(study: optuna.Study, points: Sequence[Point]) -> None:
     """Enqueue each of them once; two policies beyond the space may have the same point in it."""
     trials = study.get_trials(deepcopy=False)
-    asked = [(t.user_attrs.get("given"), t.system_attrs.get("fixed_params")) for t in trials]
+    asked = [(t.user_attrs.get("given"), enqueued_params(t)) for t in trials]
     for point in points:
         wanted = (point.policy.to_dict(), dict(point.params))
         if wanted not in asked:

@@ -14,6 +14,8 @@ import optuna
 import psutil
 from optuna.trial import TrialState
 
+from lrbench_hpo.study.optuna_internals import enqueued_params, in_optimize_loop
+
 READY, CLAIM, ORPHANS = "lrbench:ready", "lrbench:claim", "lrbench:orphans"
 _KEPT = ("source", "why", "given", "suggestion")  # of a trial that is asked for again
 # Seconds: how long a second worker waits for the first one's set-up, and for rival claims to it.
@@ -28,9 +30,7 @@ def note_process(trial: optuna.Trial, study: optuna.Study | None) -> None:
     """Note who has a trial in hand, so that `orphaned` tells when nobody has any more."""
     if study is None:
         return
-    # Optuna says it nowhere else; where it is not there, the trial is left alone.
-    within = getattr(getattr(study, "_thread_local", None), "in_optimize_loop", False)
-    trial.set_user_attr(_PROCESS, {**this_process(), _LOOP: bool(within)})
+    trial.set_user_attr(_PROCESS, {**this_process(), _LOOP: in_optimize_loop(study)})
 
 
 def orphaned(trial: optuna.trial.FrozenTrial) -> bool:
@@ -78,9 +78,9 @@ def end_orphans(study: optuna.Study) -> bool:
 def ask_again(study: optuna.Study) -> None:
     """Enqueue anew what was asked for and then broken off, as by Ctrl-C."""
     trials = study.get_trials(deepcopy=False)
-    asked = [t.system_attrs.get("fixed_params") for t in trials if t.state != TrialState.FAIL]
+    asked = [enqueued_params(t) for t in trials if t.state != TrialState.FAIL]
     for trial in trials:
-        wanted = trial.system_attrs.get("fixed_params") or known_good(trial)
+        wanted = enqueued_params(trial) or known_good(trial)
         if trial.state == TrialState.FAIL and wanted is not None and wanted not in asked:
             told = {k: v for k, v in trial.user_attrs.items() if k in _KEPT}
             study.enqueue_trial(wanted, user_attrs=told)

@@ -100,7 +100,7 @@ def read_point(
         StudyError: for anything else, a function outside the space, a policy without
             coordinates, or a value outside one's own range.
 
-    >>> from lrbench_hpo.space_files import load_space
+    >>> from lrbench_hpo.policies.space_files import load_space
     >>> point = read_point("p", LRPolicy("FIX", k0=0.01), load_space("default"), Scale(100, 0.01))
     >>> dict(point.params)
     {'lr_function': 'FIX', 'FIX.peak': 1.0}

@@ -21,6 +21,7 @@ from lrbench_hpo.prior.prior import Prior
 from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.score import ScoreWeights
+from lrbench_hpo.study.optuna_internals import enqueued_params
 from lrbench_hpo.study.policy_search import PolicySearch, Start
 from lrbench_hpo.study.settings import OBJECTIVES, StudySettings
 from lrbench_hpo.study.suggest import FUNCTION
@@ -245,7 +246,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         mine = {} if search is None else search.parameters
         rest = {name: entry for name, entry in search_space.items() if name not in mine}
         values = self._others.sample_relative(study, trial, rest)
-        given = FUNCTION in trial.system_attrs.get("fixed_params", {})
+        given = FUNCTION in (enqueued_params(trial) or {})
         if search is None or given or FUNCTION not in search_space:
             return values
         with self._turn:

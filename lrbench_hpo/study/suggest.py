@@ -19,6 +19,7 @@ from lrbench_hpo.policies import LRPolicy, coordinates
 from lrbench_hpo.policies.coordinates import KINDS, Scale
 from lrbench_hpo.policies.space import Range, SearchSpace
 from lrbench_hpo.policies.space_files import load_space
+from lrbench_hpo.study.optuna_internals import enqueued_params
 from lrbench_hpo.study.orphans import note_process
 from lrbench_hpo.study.settings import StudySettings
 
@@ -32,7 +33,7 @@ def distributions(space: SearchSpace, function: str) -> dict[str, BaseDistributi
         space: a search space.
         function: one of its functions.
 
-    >>> from lrbench_hpo.space_files import load_space
+    >>> from lrbench_hpo.policies.space_files import load_space
     >>> distributions(load_space("default"), "FIX")
     {'FIX.peak': FloatDistribution(high=10.0, log=True, low=0.03, step=None)}
     """
@@ -178,10 +179,10 @@ def _said(study: optuna.Study | None, number: int) -> dict[str, Any] | None:
 
 
 def _source(trial: optuna.Trial, study: optuna.Study | None) -> str:
-    if (
-        study is None
-        or "fixed_params" in study.get_trials(deepcopy=False)[trial.number].system_attrs
-    ):
+    if study is None:
+        return "given by hand"
+    stored = study.get_trials(deepcopy=False)[trial.number]
+    if enqueued_params(stored) is not None:
         return "given by hand"
     return f"sampler {type(study.sampler).__name__}"
 

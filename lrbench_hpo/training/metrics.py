@@ -129,7 +129,7 @@ class Evaluation(Protocol):
 def iterations_to_best(curve: Iterable[Evaluation]) -> int | None:
     """Iterations when Top-1 was highest, the first time; None if it was never measured.
 
-    >>> from lrbench_hpo.records import CurvePoint
+    >>> from lrbench_hpo.records.run import CurvePoint
     >>> iterations_to_best([CurvePoint(10, top1=0.5), CurvePoint(20, top1=0.9)])
     20
     """
@@ -140,7 +140,7 @@ def iterations_to_best(curve: Iterable[Evaluation]) -> int | None:
 def iterations_to(curve: Iterable[Evaluation], top1: float) -> int | None:
     """Iterations when Top-1 first was at least `top1`; None if it never was.
 
-    >>> from lrbench_hpo.records import CurvePoint
+    >>> from lrbench_hpo.records.run import CurvePoint
     >>> iterations_to([CurvePoint(10, top1=0.5), CurvePoint(20, top1=0.9)], 0.8)
     20
     """

@@ -70,7 +70,7 @@ def drawn(
         count: how many.
         random: the source of random numbers.
 
-    >>> from lrbench_hpo.space_files import load_space
+    >>> from lrbench_hpo.policies.space_files import load_space
     >>> random = np.random.default_rng(0)
     >>> space = load_space("default").restricted(["FIX"])
     >>> [entry.function for entry in drawn(space, Scale(9, 1.0), 2, random)]

@@ -1,0 +1,42 @@
+"""Everything that reads private state of Optuna, in one place.
+
+`tests/study/test_optuna_internals.py` names the versions that this was tried on. Where a later
+version has none of it, the functions answer as if Optuna had said nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+_ENQUEUED = "fixed_params"  # system attribute in which `Study.enqueue_trial` keeps the parameters
+
+
+def enqueued_params(
+    trial: optuna.Trial | optuna.trial.FrozenTrial,
+) -> Mapping[str, Any] | None:
+    """The parameters that a trial was enqueued with; None for a trial that was not enqueued.
+
+    >>> study = optuna.create_study()
+    >>> study.enqueue_trial({"lr": 0.1})
+    >>> enqueued_params(study.trials[0]), enqueued_params(optuna.trial.create_trial(value=0.0))
+    ({'lr': 0.1}, None)
+    """
+    params: Mapping[str, Any] | None = trial.system_attrs.get(_ENQUEUED)
+    return params
+
+
+def in_optimize_loop(study: optuna.Study) -> bool:
+    """Whether this thread is inside ``study.optimize``, which ends the trials that it asks for.
+
+    >>> in_optimize_loop(optuna.create_study())
+    False
+    """
+    return bool(getattr(getattr(study, "_thread_local", None), "in_optimize_loop", False))
+
+
+def is_stop_outside_optimize(error: RuntimeError) -> bool:
+    """Whether an error is the one that ``study.stop()`` raises outside of ``study.optimize``."""
+    return "Study.stop" in str(error)

@@ -1,0 +1,56 @@
+"""What is private in Optuna and read here: a new version of Optuna that lacks it fails here."""
+
+import optuna
+import pytest
+
+from lrbench_hpo.study.optuna_internals import (
+    enqueued_params,
+    in_optimize_loop,
+    is_stop_outside_optimize,
+)
+
+TRIED = ("5.0",)  # versions of Optuna, by their first two numbers
+
+
+def test_the_installed_version_was_tried():
+    version = ".".join(optuna.__version__.split(".")[:2])
+    assert version in TRIED, f"run this file on Optuna {version}, then add it to TRIED"
+
+
+@pytest.mark.parametrize("storage", ["memory", "sqlite", "journal"])
+def test_enqueued_parameters_are_those_that_were_enqueued(storage, tmp_path):
+    file = str(tmp_path / "study")
+    backend = optuna.storages.journal.JournalFileBackend
+    place = {
+        "memory": None,
+        "sqlite": f"sqlite:///{file}",
+        "journal": optuna.storages.JournalStorage(backend(file)) if storage == "journal" else None,
+    }[storage]
+    study = optuna.create_study(storage=place)
+    study.enqueue_trial({"lr": 0.1})
+    asked = study.ask()
+    sampled = study.ask()
+    assert enqueued_params(asked) == {"lr": 0.1}
+    assert enqueued_params(sampled) is None
+    assert [enqueued_params(trial) for trial in study.get_trials()] == [{"lr": 0.1}, None]
+
+
+def test_the_loop_is_known_inside_it_and_only_there():
+    study, seen = optuna.create_study(), []
+
+    def objective(trial):
+        seen.append(in_optimize_loop(trial.study))
+        return 0.0
+
+    study.optimize(objective, n_trials=1)
+    study.optimize(objective, n_trials=2, n_jobs=2)
+    assert seen == [True] * 3
+    study.tell(study.ask(), 0.0)
+    assert not in_optimize_loop(study)
+
+
+def test_a_stop_outside_of_the_loop_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as stopped:
+        optuna.create_study().stop()
+    assert is_stop_outside_optimize(stopped.value)
+    assert not is_stop_outside_optimize(RuntimeError("out of memory"))
