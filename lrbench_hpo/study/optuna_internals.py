@@ -6,7 +6,6 @@ version has none of it, the functions answer as if Optuna had said nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -14,9 +13,7 @@ import optuna
 _ENQUEUED = "fixed_params"  # system attribute in which `Study.enqueue_trial` keeps the parameters
 
 
-def enqueued_params(
-    trial: optuna.Trial | optuna.trial.FrozenTrial,
-) -> Mapping[str, Any] | None:
+def enqueued_params(trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
     """The parameters that a trial was enqueued with; None for a trial that was not enqueued.
 
     >>> study = optuna.create_study()
@@ -24,7 +21,7 @@ def enqueued_params(
     >>> enqueued_params(study.trials[0]), enqueued_params(optuna.trial.create_trial(value=0.0))
     ({'lr': 0.1}, None)
     """
-    params: Mapping[str, Any] | None = trial.system_attrs.get(_ENQUEUED)
+    params: dict[str, Any] | None = trial.system_attrs.get(_ENQUEUED)
     return params
 
 
