@@ -104,7 +104,7 @@ class MemberTrials:
             return
         last = self._of_members(trial_id, result)
         names = self._names(trial_id)
-        heard = any(self.ends.seen(name) or self.asked.over(name) for name in names)
+        heard = any(self.ends.seen(name) or self.asked.is_ended(name) for name in names)
         if result and not error and not last and not heard:
             self._complain()
         for name in names:

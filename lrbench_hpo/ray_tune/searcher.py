@@ -404,7 +404,7 @@ class LRBenchSearcher(SavedSearcher):
         where, settings = "add_evaluated_point", trials.settings
         given = flat(known.point, trials.own)
         point = read_point(where, given, settings.space, settings.scale, trials.own)
-        result, status = known.told(where, self._wanted)
+        result, status = known.report(where, self._wanted)
         end = ended(result, status, self._metric, settings.scale.max_iterations)
         trials.add(point, end, dict(enumerate(known.reports, start=1)))
 

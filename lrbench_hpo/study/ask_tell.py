@@ -1,4 +1,4 @@
-"""A study of LR policies that somebody else runs: asked for trials, told how they went."""
+"""A study of LR policies whose trials are run by a host, such as Ray Tune (ask and tell)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TRIAL_ID = "trial_id"
 
 
 class AskTell:
-    """Trials of a study by the ids of a host that runs them; it pickles with its study.
+    """Trials of a study under the ids of the host that runs them; it pickles with its study.
 
     Args:
-        study: made by `create_study`, and nobody else's while this lives.
+        study: made by `create_study`, used by nothing else meanwhile.
         own: ranges of further parameters, searched along with the policy.
         crowded: a sampler for times with more than 200 live trials; the study's own when None.
         sign: 1 when a larger value is better, else -1.
@@ -53,7 +53,7 @@ class AskTell:
 
     @property
     def live(self) -> tuple[str, ...]:
-        """Ids of the trials that are not told yet."""
+        """Ids of the trials that have not ended."""
         return tuple(self._live)
 
     def number(self, trial_id: str) -> int | None:
@@ -68,13 +68,13 @@ class AskTell:
     def ask(self, trial_id: str) -> tuple[LRPolicy, dict[str, Any]]:
         """The policy of a new trial, and the values of the further parameters.
 
-        The same id gets the same answer until it is told.
+        The same id gets the same answer until its trial ends.
         """
         while True:
             if trial_id not in self._live:
                 self.study.sampler = self._samplers[len(self._live) > CROWD]
                 trial = self.study.ask()
-                for name, value in _whose(trial_id).items():
+                for name, value in _ids_of(trial_id).items():
                     trial.set_user_attr(name, value)
                 self._live[trial_id] = trial
                 self._numbers[trial_id] = trial.number
@@ -83,38 +83,38 @@ class AskTell:
             values = {name: suggest_value(trial, name, entry) for name, entry in self.own.items()}
             if self.own or policy not in self._taken:
                 return policy, values
-            # The host has this one already, from before its searcher was put back.
+            # The host has this policy already, from before its searcher was restored.
             self._taken.remove(policy)
             self.study.tell(self._live.pop(trial_id), state=TrialState.FAIL)
 
-    def over(self, trial_id: str) -> bool:
-        """Whether a trial is told."""
+    def is_ended(self, trial_id: str) -> bool:
+        """Whether a trial has ended."""
         return trial_id in self._numbers and trial_id not in self._live
 
     def policies(self, trial_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The policies of those of some trials that the study has, as dicts."""
-        return [each.user_attrs["policy"] for each in self._told(trial_ids)]
+        return [each.user_attrs["policy"] for each in self._trials_of(trial_ids)]
 
     def failed(self, trial_ids: Sequence[str]) -> bool:
         """Whether any of some trials has failed."""
-        return any(each.state == TrialState.FAIL for each in self._told(trial_ids))
+        return any(each.state == TrialState.FAIL for each in self._trials_of(trial_ids))
 
     def rename(self, old_id: str, new_id: str) -> None:
-        """Know a trial by another id from now on."""
+        """Give a trial another id."""
         if old_id in self._numbers:
             self._numbers[new_id] = self._numbers.pop(old_id)
 
-    def _told(self, trial_ids: Sequence[str]) -> list[optuna.trial.FrozenTrial]:
+    def _trials_of(self, trial_ids: Sequence[str]) -> list[optuna.trial.FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
         return [trials[self._numbers[each]] for each in trial_ids if each in self._numbers]
 
     def expect(self, trial_id: str, point: Point) -> None:
-        """Know of a trial that the host has and the study does not, until it is told."""
+        """Remember a trial that the host has and the study does not, until it ends."""
         self._expected[trial_id] = point
         self._taken.add(point.policy)
 
     def report(self, trial_id: str, iteration: int, value: float) -> None:
-        """Note the value that a live trial has after this many iterations."""
+        """Report the value of a live trial after this many iterations."""
         if trial_id in self._live:
             self._report(self._live[trial_id], iteration, value)
 
@@ -134,7 +134,7 @@ class AskTell:
         return number
 
     def tell(self, trial_id: str, end: Ended) -> None:
-        """End a trial; one that had failed, and was run again, gets its result after all."""
+        """End a trial; one that had failed and was run again gets its result after all."""
         if trial_id in self._expected:
             self.add(self._expected.pop(trial_id), end, trial_id=trial_id)
             self._numbers[trial_id] = len(self.study.get_trials(deepcopy=False)) - 1
@@ -153,7 +153,7 @@ class AskTell:
         del self._live[trial_id]
 
     def adopt(self, trial_id: str, config: Mapping[str, Any]) -> bool:
-        """Take a trial that nobody asked for as a failed one that is run again.
+        """Identify an unknown trial of the host with a failed one that is run again.
 
         Args:
             trial_id: an unknown id.
@@ -192,22 +192,22 @@ class AskTell:
         signed = {step: self.sign * value for step, value in (reports or {}).items()}
         if end.status == "pruned" and end.value is not None and end.iteration is not None:
             signed.setdefault(end.iteration, self.sign * end.value)
-        told = {"policy": point.policy.to_dict(), "source": "known result"}
+        attributes = {"policy": point.policy.to_dict(), "source": "known result"}
         if trial_id is not None:
-            told |= _whose(trial_id)
-        self._add(dict(point.params), dict(point.distributions), told, end, signed)
+            attributes |= _ids_of(trial_id)
+        self._add(dict(point.params), dict(point.distributions), attributes, end, signed)
 
     def _attributes(self, end: Ended) -> dict[str, Any]:
         if end.status == "failed":
             return {"status": "failed"}
         score = -1.0 if end.value is None else self.sign * end.value
         if end.run is not None:
-            # Whoever stores the run adds notes of its own, and with them another uid.
+            # The run that is stored has notes of its own, and with them another uid.
             return {**outcomes.attributes(end.run, end.status, score), "run": None}
         return {**end.metrics, "status": end.status, "score": score}
 
     def _verdict(self, end: Ended) -> tuple[TrialState, float | Sequence[float] | None]:
-        """What Optuna is told: state and value or values."""
+        """The state and the objective value or values of an ended trial."""
         if end.status == "failed":
             return TrialState.FAIL, None
         if end.status == "pruned":
@@ -216,7 +216,7 @@ class AskTell:
         if objective != "score":
             return TrialState.COMPLETE, outcomes.values(end, 0.0, objective)
         if end.value is None:
-            # Diverged, on a scale where nobody knows what is bad: worse than all others to TPE.
+            # Diverged, on an unknown scale: TPE ranks a pruned trial without reports last.
             return TrialState.PRUNED, None
         return TrialState.COMPLETE, self.sign * end.value
 
@@ -226,18 +226,18 @@ class AskTell:
             return
         before = self.study.get_trials(deepcopy=False)[number]
         if before.state == TrialState.FAIL:
-            told = {**before.user_attrs, **_whose(trial_id)}
+            attributes = {**before.user_attrs, **_ids_of(trial_id)}
             reports = dict(before.intermediate_values)
             if end.iteration is not None and end.value is not None:
                 reports[end.iteration] = self.sign * end.value
-            self._add(before.params, before.distributions, told, end, reports)
+            self._add(before.params, before.distributions, attributes, end, reports)
             self._numbers[trial_id] = len(self.study.get_trials(deepcopy=False)) - 1
 
     def _add(
         self,
         params: dict[str, Any],
         ranges: dict[str, BaseDistribution],
-        told: dict[str, Any],
+        attributes: dict[str, Any],
         end: Ended,
         reports: Mapping[int, float],
     ) -> None:
@@ -248,14 +248,14 @@ class AskTell:
                 values=[values] if isinstance(values, float) else values,
                 params=params,
                 distributions=ranges,
-                user_attrs={**told, **self._attributes(end)},
+                user_attrs={**attributes, **self._attributes(end)},
                 intermediate_values=dict(reports) if self.settings.objective == "score" else {},
                 constraints={outcomes.CONSTRAINT: float(end.status == "diverged")},
             )
         )
 
 
-def _whose(trial_id: str) -> dict[str, Any]:
+def _ids_of(trial_id: str) -> dict[str, Any]:
     """The host's trial, and the policy's place in it if that is a population."""
     host, member = host_of(trial_id)
     return {TRIAL_ID: host} if member is None else {TRIAL_ID: host, MEMBER: member}

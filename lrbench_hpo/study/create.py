@@ -196,7 +196,7 @@ def study_for(
 
 
 def _keep_test(study: optuna.Study, test: RangeTest | None) -> None:
-    """Note what the search's scale comes from, without the losses: some storages hold little."""
+    """Keep the range test that the scale comes from, without losses: some storages hold little."""
     if test is not None:
         study.set_user_attr("range_test", {**test.to_dict(), "lrs": [], "losses": [], "seeds": []})
 
@@ -234,17 +234,17 @@ def _enqueue_given(study: optuna.Study, points: Sequence[Point]) -> None:
     for point in points:
         wanted = (point.policy.to_dict(), dict(point.params))
         if wanted not in asked:
-            told = {"given": wanted[0], "source": "given by hand"}
-            study.enqueue_trial(wanted[1], user_attrs=told)
+            attributes = {"given": wanted[0], "source": "given by hand"}
+            study.enqueue_trial(wanted[1], user_attrs=attributes)
             asked.append(wanted)
 
 
 def _enqueue(study: optuna.Study, portfolio: Sequence[Recommendation]) -> None:
     for row, entry in enumerate(portfolio, start=1):
-        said = {"source": "portfolio", "row": row, "why": entry.why}
+        suggestion = {"source": "portfolio", "row": row, "why": entry.why}
         study.enqueue_trial(
             trial_params(entry.policy.function, entry.point),
-            user_attrs={"source": entry.source, "why": entry.why, "suggestion": said},
+            user_attrs={"source": entry.source, "why": entry.why, "suggestion": suggestion},
             skip_if_exists=True,
         )
     study.set_user_attr(READY, True)
@@ -253,7 +253,7 @@ def _enqueue(study: optuna.Study, portfolio: Sequence[Recommendation]) -> None:
 def _join(
     study: optuna.Study, settings: StudySettings, portfolio: Sequence[Recommendation]
 ) -> None:
-    """Check that an existing study is ours and of this task; finish what its creator began."""
+    """Check that an existing study is ours and of this task; finish what its creator started."""
     names = tuple(direction.name.lower() for direction in study.directions)
     if names != OBJECTIVES[settings.objective] and not StudySettings.known_to(study):
         raise StudyError(
@@ -263,7 +263,7 @@ def _join(
     deadline = time.monotonic() + CREATOR_PATIENCE
     while not study.user_attrs.get(READY) and time.monotonic() < deadline:
         if not StudySettings.known_to(study) and study.get_trials(deepcopy=False):
-            break  # trials without settings: somebody else's study, no need to wait
+            break  # trials without settings: not a study of ours, no need to wait
         time.sleep(0.1)
     if not StudySettings.known_to(study) and not study.get_trials(deepcopy=False):
         settings.keep_in(study)  # its creator died first

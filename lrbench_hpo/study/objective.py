@@ -19,7 +19,7 @@ from lrbench_hpo.records.reports import score_at
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import score_run
 from lrbench_hpo.records.tasks import Recipe, recipe_for
-from lrbench_hpo.study import results as outcomes
+from lrbench_hpo.study import results
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_policy
 
@@ -83,7 +83,7 @@ class Objective:
             # From now on there is training to do: a result that has to wait costs nothing.
             self.database = connect(impatient(database))
         self.store = RunStore(self.database)
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._trainer: tuple[Recipe, Trainer] | None = None
         self.on_progress: Callable[[optuna.Trial, int], None] | None = None
         self._best: tuple[float, str, Mapping[str, Any] | None] | None = None
@@ -100,8 +100,8 @@ class Objective:
         """
         settings = StudySettings.of(trial.study)
         policy = suggest_policy(trial)
-        # Threads of n_jobs take turns: they would share torch's random numbers and all cores.
-        with self._turn:
+        # Threads of n_jobs train one by one: they share torch's random numbers and all cores.
+        with self._lock:
             run, state = self._run(trial, settings, policy)
         value = self.note(trial, settings, run, state)
         if run.status == "pruned":
@@ -115,7 +115,7 @@ class Objective:
         run: Run,
         state: Mapping[str, Any] | None,
     ) -> float | tuple[float, ...]:
-        """Keep in a trial, and for `test`, what its run has shown; what the trial is worth.
+        """Record an ended run in its trial, and its weights for `test`; return the objective value.
 
         Args:
             trial: the trial.
@@ -123,12 +123,12 @@ class Objective:
             run: its ended run.
             state: weights at the run's best evaluation, where they are at hand.
         """
-        worth = score_run(run, settings.weights)
-        outcomes.note(trial, run, worth)
+        score = score_run(run, settings.weights)
+        results.note(trial, run, score)
         complete = run.status == "complete"
-        if complete and (self._best is None or worth > self._best[0]):
-            self._best = (worth, run.uid, state)
-        return outcomes.values(run, worth, settings.objective)
+        if complete and (self._best is None or score > self._best[0]):
+            self._best = (score, run.uid, state)
+        return results.values(run, score, settings.objective)
 
     @property
     def dataset_name(self) -> str:
@@ -137,7 +137,7 @@ class Objective:
 
     @property
     def task_details(self) -> dict[str, Any]:
-        """What the data themselves tell of the task: classes, images, shape."""
+        """What the data define of the task: classes, images, shape."""
         return {
             "num_classes": self._data.num_classes,
             "num_train": len(self._data.train) + len(self._data.validation),
@@ -162,8 +162,8 @@ class Objective:
         Raises:
             StudyError: when no trial has finished without diverging.
         """
-        winner = outcomes.winner_to_test(study)
-        known = outcomes.tested(study, winner)
+        winner = results.winner_to_test(study)
+        known = results.tested(study, winner)
         if known is not None:
             return known
         settings = StudySettings.of(study)
@@ -178,8 +178,8 @@ class Objective:
 
     def must_train_again(self, study: optuna.Study) -> bool:
         """Whether `test` has to train the winner again, for its weights are not at hand."""
-        winner = outcomes.winner(study)
-        if winner is None or outcomes.tested(study, winner) is not None:
+        winner = results.winner(study)
+        if winner is None or results.tested(study, winner) is not None:
             return False
         return self._weights_of(winner) is None
 
@@ -188,7 +188,7 @@ class Objective:
         return best[2] if best is not None and best[1] == trial.user_attrs["run"] else None
 
     def close(self) -> tuple[Run, ...]:
-        """Try once more to store what could not be stored, and let go of the database.
+        """Try once more to store what could not be stored, and close the database.
 
         Returns:
             The runs that are still not stored; they wait in the file ``store.file``.
@@ -246,14 +246,16 @@ class Objective:
         stored = self.recalled(trainer, policy, budget)
         trial.set_user_attr("recalled", stored is not None)
         if stored is not None:
-            relive(trial, settings, stored)
+            replay(trial, settings, stored)
             return stored, None
-        tell = self.on_progress
+        report_progress = self.on_progress
         trained = trainer.train(
             policy,
             budget,
-            on_evaluation=lambda _, run: losing(trial, settings, run),
-            on_progress=(lambda iteration: tell(trial, iteration)) if tell else None,
+            on_evaluation=lambda _, run: should_stop(trial, settings, run),
+            on_progress=(lambda iteration: report_progress(trial, iteration))
+            if report_progress
+            else None,
         )
         self.store.add(trained.run)
         return trained.run, trained.state
@@ -265,7 +267,7 @@ class Objective:
         budget: int,
         differing: Mapping[str, Any] | None = None,
     ) -> Run | None:
-        """A complete run of exactly this training, which would only give the same numbers again.
+        """A stored run of exactly this training, which would give the same numbers again.
 
         Only for the package's own data sets and models: the user's own may have changed.
 
@@ -293,8 +295,8 @@ class Objective:
         return next(iter(same_training(stored, task, budget, self.seed, here)), None)
 
 
-def losing(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
-    """Report a trial's score at an LR minimum; whether its pruner wants it stopped.
+def should_stop(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
+    """Report a trial's score at an LR minimum; return whether its pruner stops it.
 
     Args:
         trial: the trial.
@@ -305,7 +307,7 @@ def losing(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
 
 
 def report(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
-    """Report a trial's score at an LR minimum; whether its pruner may judge by it.
+    """Report a trial's score at an LR minimum; return whether it was reported.
 
     Args:
         trial: the trial.
@@ -317,18 +319,18 @@ def report(trial: optuna.Trial, settings: StudySettings, run: Run) -> bool:
         return False
     step = run.curve[-1].iteration
     if step in _reported(trial):
-        return False  # the training began anew: here the trial was let go on before
+        return False  # the training started again: at this step the trial went on before
     trial.report(score_run(run, settings.weights), step)
     return True
 
 
 def _reported(trial: optuna.Trial) -> Container[int]:
-    """The steps whose values are told; Optuna warns of each that is told again."""
+    """The steps that are reported already; Optuna warns of each that is reported again."""
     return trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
 
 
-def relive(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
-    """Report the scores of a stored run, so that a pruner knows it as if it was trained now.
+def replay(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
+    """Report the scores of a stored run, as its training would.
 
     Args:
         trial: the trial that recalls it.
@@ -337,11 +339,11 @@ def relive(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
     """
     if settings.objective != "score":
         return
-    best, told = None, _reported(trial)
+    best, reported = None, _reported(trial)
     for point in run.curve:
         if point.top1 is None or point.eval_loss is None or point.train_loss is None:
             continue
         if best is None or point.top1 > (best.top1 or 0.0):
             best = point
-        if point.iteration not in told:
+        if point.iteration not in reported:
             trial.report(score_at(best, run.max_iterations, settings.weights), point.iteration)

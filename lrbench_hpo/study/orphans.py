@@ -21,23 +21,23 @@ _KEPT = ("source", "why", "given", "suggestion")  # of a trial that is asked for
 # Seconds: how long a second worker waits for the first one's set-up, and for rival claims to it.
 CREATOR_PATIENCE, CLAIM_PATIENCE = 20.0, 1.0
 _PROCESS, _LOOP = "process", "optimizes"  # user attributes of a trial
-# Seconds that a clock may be set while a process lives: one that seems to have begun later than
-# noted by more than this is another one, with the number of the first.
-_CLOCK = 3600.0
+# Seconds by which a clock may be set while a process lives. A process that seems to have started
+# later than recorded by more than this is another one that has the same number.
+_CLOCK_TOLERANCE = 3600.0
 
 
 def note_process(trial: optuna.Trial, study: optuna.Study | None) -> None:
-    """Note who has a trial in hand, so that `orphaned` tells when nobody has any more."""
+    """Record which process runs a trial, so that `orphaned` finds out when it is dead."""
     if study is None:
         return
     trial.set_user_attr(_PROCESS, {**this_process(), _LOOP: in_optimize_loop(study)})
 
 
 def orphaned(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a running trial's process was killed, on this machine, and nobody will end it.
+    """Whether a running trial's process was killed on this machine, so that it never ends.
 
     Trials that are asked for outside of ``study.optimize`` and not trained by `Objective` may be
-    told by any process, such as another job of a cluster: they never are.
+    ended by any process, such as another job of a cluster: they are never orphans.
 
     Args:
         trial: any trial.
@@ -45,13 +45,13 @@ def orphaned(trial: optuna.trial.FrozenTrial) -> bool:
     noted = trial.user_attrs.get(_PROCESS)
     if trial.state != optuna.trial.TrialState.RUNNING or not isinstance(noted, dict):
         return False
-    # The built-in training says of each trial first whether a stored run is recalled.
+    # `Objective` sets "recalled" before it trains.
     bound = noted.get(_LOOP) is True or "recalled" in trial.user_attrs
-    return bound and gone(noted)
+    return bound and is_dead(noted)
 
 
 def claimed(study: optuna.Study, what: str) -> bool:
-    """Whether, of all workers that find another one dead, this is the one to finish its work."""
+    """Whether this worker, of all that find another one dead, is to finish its work."""
     claim = uuid.uuid4().hex
     study.set_user_attr(what, claim)
     time.sleep(CLAIM_PATIENCE)
@@ -59,13 +59,13 @@ def claimed(study: optuna.Study, what: str) -> bool:
 
 
 def has_heartbeat(storage: str | optuna.storages.BaseStorage | None) -> bool:
-    """Whether Optuna itself finds out whose process is dead."""
+    """Whether Optuna itself ends the trials of dead processes."""
     interval = getattr(storage, "get_heartbeat_interval", None)
     return interval is not None and interval() is not None
 
 
 def end_orphans(study: optuna.Study) -> bool:
-    """End what runs in processes that were killed; False if another worker does that."""
+    """End the trials of processes that were killed; False if another worker does that."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     orphans = [trial for trial in running if orphaned(trial)]
     if orphans and not claimed(study, ORPHANS):
@@ -76,41 +76,41 @@ def end_orphans(study: optuna.Study) -> bool:
 
 
 def ask_again(study: optuna.Study) -> None:
-    """Enqueue anew what was asked for and then broken off, as by Ctrl-C."""
+    """Enqueue again what was enqueued or known to be good, and failed, as by Ctrl-C."""
     trials = study.get_trials(deepcopy=False)
     asked = [enqueued_params(t) for t in trials if t.state != TrialState.FAIL]
     for trial in trials:
         wanted = enqueued_params(trial) or known_good(trial)
         if trial.state == TrialState.FAIL and wanted is not None and wanted not in asked:
-            told = {k: v for k, v in trial.user_attrs.items() if k in _KEPT}
-            study.enqueue_trial(wanted, user_attrs=told)
+            attributes = {k: v for k, v in trial.user_attrs.items() if k in _KEPT}
+            study.enqueue_trial(wanted, user_attrs=attributes)
             asked.append(wanted)
 
 
 def known_good(trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
     """The parameters of a policy that the sampler took from the portfolio."""
-    said = trial.user_attrs.get("suggestion")
-    portfolio = isinstance(said, dict) and said.get("source") == "portfolio"
+    suggestion = trial.user_attrs.get("suggestion")
+    portfolio = isinstance(suggestion, dict) and suggestion.get("source") == "portfolio"
     return dict(trial.params) if portfolio else None
 
 
 def this_process() -> dict[str, Any]:
-    """A note of this process in JSON types, for `gone`; the machine is in it as a digest alone.
+    """A record of this process in JSON types, for `is_dead`; the machine is a digest in it.
 
-    >>> gone(this_process())
+    >>> is_dead(this_process())
     False
     """
     process = psutil.Process()
     return {"host": _host(), "pid": process.pid, "started": process.create_time()}
 
 
-def gone(noted: object) -> bool:
-    """Whether a process has ended for certain; False where that cannot be told from here.
+def is_dead(noted: object) -> bool:
+    """Whether a process has certainly ended; False where this machine cannot know.
 
     Args:
-        noted: what `this_process` gave, on any machine.
+        noted: what `this_process` returned, on any machine.
 
-    >>> gone({**this_process(), "host": "another"})
+    >>> is_dead({**this_process(), "host": "another"})
     False
     """
     match noted:
@@ -118,10 +118,10 @@ def gone(noted: object) -> bool:
             try:
                 process = psutil.Process(pid)
                 zombie = process.status() == psutil.STATUS_ZOMBIE
-                return zombie or process.create_time() > started + _CLOCK
+                return zombie or process.create_time() > started + _CLOCK_TOLERANCE
             except psutil.NoSuchProcess:
                 return True
-            except (psutil.Error, ValueError):  # somebody else's, so it is there; or no number
+            except (psutil.Error, ValueError):  # another user's, so it is there; or no number
                 return False
     return False
 

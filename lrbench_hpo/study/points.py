@@ -1,4 +1,4 @@
-"""Points of the search space that people bring along: policies to try, results they know."""
+"""Points of the search space that users supply: policies to try, and known results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class KnownResult:
-    """A result from elsewhere, as it was given.
+    """A user-supplied result, as it was given.
 
     Attributes:
         point: any form that `read_point` reads.
@@ -51,7 +51,7 @@ class KnownResult:
     status: str
     reports: Sequence[float] = ()
 
-    def told(self, where: str, wanted: Sequence[str]) -> tuple[dict[str, Any], str]:
+    def report(self, where: str, wanted: Sequence[str]) -> tuple[dict[str, Any], str]:
         """The report, and how the trial ended.
 
         Args:
@@ -61,7 +61,7 @@ class KnownResult:
         Raises:
             StudyError: for a result that lacks one of them.
 
-        >>> KnownResult({}, 0.9, "complete").told("value", ["score"])
+        >>> KnownResult({}, 0.9, "complete").report("value", ["score"])
         ({'score': 0.9}, 'complete')
         """
         given = self.value
@@ -85,7 +85,7 @@ def read_point(
     scale: Scale,
     own: Mapping[str, BaseDistribution] | None = None,
 ) -> Point:
-    """A point from any of the forms that people have it in.
+    """Read a point in any of its forms.
 
     Args:
         where: what is read, for the error.

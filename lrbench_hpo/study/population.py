@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo.errors import StudyError
 from lrbench_hpo.records.score import score_run
-from lrbench_hpo.study.objective import Objective, relive, report
+from lrbench_hpo.study.objective import Objective, replay, report
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_policy
 
@@ -232,7 +232,7 @@ class PopulationSearch:
         if stored is None:
             self._crew.add(trial.number, policy, budget)
             return True
-        relive(trial, self._settings, stored)
+        replay(trial, self._settings, stored)
         self._tell(trial, stored.status, self._objective.note(trial, self._settings, stored, None))
         return False
 

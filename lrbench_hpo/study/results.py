@@ -1,4 +1,4 @@
-"""What an Optuna study is told about a run, and which of its trials won."""
+"""The results of trials: what of a run a study keeps, its objective values, and the winner."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lrbench_hpo.errors import StudyError
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import Scorable
 
-# What a diverged trial counts in a Pareto study: no accuracy, the whole budget, and a gap that no
-# trained network has. Its constraint keeps it out of the front and tells the sampler.
+# Objective values of a diverged trial in a Pareto study: no accuracy, the whole budget, and a loss
+# difference that no trained network has. Its constraint keeps it off the front.
 _DIVERGED_LOSS_DIFFERENCE = 10.0
 CONSTRAINT = "diverged"
 
 
 def note(trial: optuna.Trial, run: Run, score: float) -> None:
-    """Keep in a trial what is known of its run, as user attributes.
+    """Set the results of a trial's run as its user attributes.
 
     Args:
         trial: a trial under way.
@@ -42,12 +42,12 @@ def attributes(run: Run, status: str, score: float) -> dict[str, Any]:
 
 
 def note_divergence(trial: optuna.Trial, status: str) -> None:
-    """Let a diverged trial break a constraint, so that the sampler learns from it."""
+    """Set the constraint that a diverged trial violates, so that samplers learn from it."""
     trial.set_constraint(CONSTRAINT, 1.0 if status == "diverged" else 0.0)
 
 
 def values(run: Scorable, score: float, objective: str) -> float | tuple[float, ...]:
-    """What a finished trial is told to be worth.
+    """The objective value or values of a finished trial.
 
     Args:
         run: the run, or anything with its status, metrics and budget.
@@ -70,7 +70,7 @@ def values(run: Scorable, score: float, objective: str) -> float | tuple[float, 
 
 
 def ranked_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that ended with a result, best score first, cut and diverged ones last.
+    """Trials with a result, best score first, pruned and diverged ones last.
 
     >>> ranked_trials(optuna.create_study())
     []
@@ -104,6 +104,6 @@ def winner_to_test(study: optuna.Study) -> optuna.trial.FrozenTrial:
 
 
 def tested(study: optuna.Study, best: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
-    """What was measured on the test split, if it was of this winner."""
+    """The metrics on the test split, if they are of this winner."""
     known = study.user_attrs.get("test")
     return dict(known) if known is not None and known["trial"] == best.number else None

@@ -39,14 +39,15 @@ _OF_TASK = (
 
 
 class LRBenchSampler(optuna.samplers.BaseSampler):
-    """Suggests LR policies from similar tasks' results and the study's own; others by TPE.
+    """Suggests LR policies from results of similar tasks and of the study; other values by TPE.
 
-    With a data set and a model it works in any study, and brings the task along; without them
-    it takes the task from a study made by `create_study`, and in a study that knows none it
-    leaves everything to the other sampler. The known-good policies come first; then a surrogate
-    over all policies' LR curves, which believes similar tasks as far as the study's results bear
-    them out (Feurer et al. 2018, arXiv 1802.02219, weigh whole models by rank; here single tasks
-    and LR units are weighed by likelihood). One sampler may serve several studies.
+    With a data set and a model it works in any study and defines the task. Without them it takes
+    the task from a study made by `create_study`; in a study without a task, the other sampler
+    suggests everything. Known-good policies come first. Then a surrogate over the LR curves of
+    all policies takes over: a mixture of models of similar tasks, weighted by how well each
+    predicts the study's own results (Feurer et al. 2018, arXiv 1802.02219, weight whole models by
+    rank; here single tasks and LR units are weighted by likelihood). One sampler may serve
+    several studies.
 
     Args:
         dataset: name of the data set.
@@ -124,10 +125,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         self._weights = None if score_weights is None else ScoreWeights.of(score_weights)
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._others = others or optuna.samplers.TPESampler(seed=seed)
-        self._said: dict[tuple[str, int], dict[str, Any]] = {}
+        self._suggestions: dict[tuple[str, int], dict[str, Any]] = {}
         self._searches: dict[str, PolicySearch] = {}
-        self._met: dict[str, optuna.Study] = {}
-        self._turn = threading.Lock()
+        self._attached: dict[str, optuna.Study] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def from_prior(cls, prior: Prior, question: Question, seed: int | None = None) -> Self:
@@ -142,10 +143,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         made._start = Start.of(prior)
         return made
 
-    def meet(self, study: optuna.Study) -> None:
-        """Learn a study's task, or give it the sampler's; `suggest_policy` sees to it.
+    def attach(self, study: optuna.Study) -> None:
+        """Read the task of a study, or write the sampler's into it; `suggest_policy` calls this.
 
-        Optuna itself shows a sampler less than the whole study where a pruner has brackets.
+        Optuna shows a sampler only a part of the study where a pruner has brackets.
 
         Args:
             study: the study itself.
@@ -154,9 +155,9 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
             StudyError: for a study of another task, or with other directions.
         """
         name = study.study_name
-        if self._met.get(name) is study:
+        if self._attached.get(name) is study:
             return
-        with self._turn:
+        with self._lock:
             settings = self._settings(study)
             if settings is None:
                 return
@@ -168,10 +169,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
                 start = self._start_of(settings)
             # Read anew: another study may have the name of one that was deleted.
             self._searches[name] = PolicySearch(settings, start, self._seed)
-            self._met[name] = study
+            self._attached[name] = study
 
     def _settings(self, study: optuna.Study) -> StudySettings | None:
-        """What the study was created with; the sampler's own task where it knows none."""
+        """The settings of a study; those of the sampler's own task where it has none."""
         there = StudySettings.of(study) if StudySettings.known_to(study) else None
         if self._start is None:
             return there
@@ -188,7 +189,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         return mine
 
     def _objective_of(self, study: optuna.Study) -> str:
-        """What a study's directions make of it; one value may be to minimise, too."""
+        """The objective that fits a study's directions; a single value may be minimised too."""
         names = tuple(direction.name.lower() for direction in study.directions)
         found = "score" if len(names) == 1 else "pareto" if names == OBJECTIVES["pareto"] else None
         asked = self._objective or found
@@ -201,7 +202,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         return asked
 
     def _start_of(self, settings: StudySettings) -> Start:
-        """What is known of a study's task."""
+        """What past runs say of a study's task."""
         facts = settings.task.to_dict()
         # Of the sampler's own question, only where it looks counts here.
         question = Question(
@@ -217,19 +218,19 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         )
         return Start.of(question.prior())
 
-    def said(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
-        """Why a trial got its policy, once; None if something else decided.
+    def suggestion_of(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
+        """Return once why a trial got its policy; None if this sampler did not choose it.
 
         Args:
             study: the trial's study.
             number: the trial's number in it.
         """
-        return self._said.pop((study.study_name, number), None)
+        return self._suggestions.pop((study.study_name, number), None)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters of all LR functions, and whatever the other sampler wants to draw."""
+        """The parameters of all LR functions, and those that the other sampler draws jointly."""
         search = self._searches.get(study.study_name)
         mine = {} if search is None else search.parameters
         others = self._others.infer_relative_search_space(study, trial)
@@ -249,10 +250,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         given = FUNCTION in (enqueued_params(trial) or {})
         if search is None or given or FUNCTION not in search_space:
             return values
-        with self._turn:
+        with self._lock:
             # The whole study: a pruner with brackets shows only a part of it.
-            params, why = search.suggest(self._met.get(study.study_name, study), trial.number)
-        self._said[study.study_name, trial.number] = why
+            params, why = search.suggest(self._attached.get(study.study_name, study), trial.number)
+        self._suggestions[study.study_name, trial.number] = why
         return {**values, **params}
 
     def sample_independent(
@@ -267,9 +268,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Called by Optuna before each trial."""
-        met = self._met.get(study.study_name) is study
-        if not met and hasattr(study, "user_attrs"):  # which costs, and is not there in a bracket
-            self.meet(study)
+        attached = self._attached.get(study.study_name) is study
+        # Attaching takes time, and a pruner's bracket has no attributes to attach to.
+        if not attached and hasattr(study, "user_attrs"):
+            self.attach(study)
         self._others.before_trial(study, trial)
 
     def after_trial(
@@ -280,7 +282,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Called by Optuna after each trial."""
-        self._said.pop((study.study_name, trial.number), None)
+        self._suggestions.pop((study.study_name, trial.number), None)
         self._others.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
@@ -289,17 +291,17 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
 
     def __getstate__(self) -> dict[str, Any]:
         # No open database, no password, no lock and no study.
-        kept = {**self.__dict__, "_met": {}, "_question": self._question.writable()}
-        del kept["_turn"]
+        kept = {**self.__dict__, "_attached": {}, "_question": self._question.writable()}
+        del kept["_lock"]
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
 
 def _refuse_half(question: Question, objective: str | None) -> None:
-    """Refuse a part of a task: what of it is not given would be anybody's guess."""
+    """Refuse a part of a task: the rest would have to be guessed."""
     names = {"dataset": question.dataset or None, "model": question.model or None}
     missing = " and ".join(name for name, value in names.items() if value is None)
     given = {**names, "objective": objective}
@@ -308,5 +310,5 @@ def _refuse_half(question: Question, objective: str | None) -> None:
         if value is not None:
             raise StudyError(
                 f"{name}={value!r}: a task of the sampler's own needs {missing} too; "
-                "without them the study says it all"
+                "without them the task is the study's"
             )

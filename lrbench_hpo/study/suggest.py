@@ -94,7 +94,7 @@ def suggest_policy(
     >>> suggest_policy(study.ask(), functions=["FIX"], max_iterations=100, reference_lr=0.1)(0) > 0
     True
     """
-    study = _met(trial)
+    study = _attached_study(trial)
     own = study is not None and StudySettings.known_to(study)
     if own and any(v is not None for v in (search_space, functions, max_iterations, reference_lr)):
         raise StudyError(
@@ -126,7 +126,7 @@ def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolic
         space: the search space.
         scale: budget and reference LR.
     """
-    study = _met(trial)
+    study = _attached_study(trial)
     function = suggest_value(trial, FUNCTION, CategoricalDistribution(list(space.functions)))
     point: dict[str, float] = {}
     for name, distribution in distributions(space, function).items():
@@ -136,15 +136,15 @@ def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolic
         point[coordinate] = suggest_value(trial, name, distribution)
     attributes = trial.user_attrs
     if "given" in attributes:
-        # The way through coordinates rounds; who gives a policy wants that one.
+        # The way through coordinates rounds; a policy that was given is used exactly.
         policy = LRPolicy.from_dict(attributes["given"])
     else:
         policy = coordinates.to_policy(function, point, scale)
     trial.set_user_attr("policy", policy.to_dict())
-    said = _said(study, trial.number)
-    if said is not None:
-        origin = said.pop("origin", None)
-        trial.set_user_attr("suggestion", said)
+    suggestion = _suggestion_of(study, trial.number)
+    if suggestion is not None:
+        origin = suggestion.pop("origin", None)
+        trial.set_user_attr("suggestion", suggestion)
         if origin is not None:
             trial.set_user_attr("source", origin)
             return policy
@@ -155,27 +155,27 @@ def suggest_in(trial: optuna.Trial, space: SearchSpace, scale: Scale) -> LRPolic
 
 @runtime_checkable
 class PolicySampler(Protocol):
-    """A sampler that knows of LR policies, and can say of each why it suggested it."""
+    """A sampler of LR policies that records why it suggested each of them."""
 
-    def meet(self, study: optuna.Study) -> None:
-        """Learn a study's task, or give it the sampler's."""
+    def attach(self, study: optuna.Study) -> None:
+        """Read the task of a study, or write the sampler's own into it."""
 
-    def said(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
-        """Why a trial got its policy; None if something else decided."""
+    def suggestion_of(self, study: optuna.Study, number: int) -> dict[str, Any] | None:
+        """Why a trial got its policy; None if this sampler did not choose it."""
 
 
-def _met(trial: optuna.Trial) -> optuna.Study | None:
-    """A trial's study, which its sampler has met; an `optuna.trial.FixedTrial` has none."""
+def _attached_study(trial: optuna.Trial) -> optuna.Study | None:
+    """The study of a trial, with its sampler attached; an `optuna.trial.FixedTrial` has none."""
     study: optuna.Study | None = getattr(trial, "study", None)
     if study is not None and isinstance(study.sampler, PolicySampler):
-        study.sampler.meet(study)
+        study.sampler.attach(study)
     return study
 
 
-def _said(study: optuna.Study | None, number: int) -> dict[str, Any] | None:
+def _suggestion_of(study: optuna.Study | None, number: int) -> dict[str, Any] | None:
     if study is None or not isinstance(study.sampler, PolicySampler):
         return None
-    return study.sampler.said(study, number)
+    return study.sampler.suggestion_of(study, number)
 
 
 def _source(trial: optuna.Trial, study: optuna.Study | None) -> str:

@@ -18,7 +18,7 @@ import torch
 import lrbench_hpo
 from lrbench_hpo import LRPolicy, Objective, connect, create_study
 from lrbench_hpo.errors import DatabaseError, LRBenchError, StudyError
-from lrbench_hpo.study.objective import losing, relive
+from lrbench_hpo.study.objective import replay, should_stop
 from lrbench_hpo.study.results import ranked_trials
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_policy, trial_params
@@ -240,14 +240,14 @@ def test_a_training_that_begins_anew_reports_nothing_twice(url):
     policy, asked = suggest_policy(trial), []
 
     def report(_, run):
-        asked.append(losing(trial, settings, run))
+        asked.append(should_stop(trial, settings, run))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trainer.train(policy, BUDGET, on_evaluation=report)
         first = study.trials[1].intermediate_values
         again = trainer.train(policy, BUDGET, on_evaluation=report).run
-        relive(trial, settings, again)
+        replay(trial, settings, again)
     assert len(first) == len(asked) // 2 > 1
     assert study.trials[1].intermediate_values == first
     assert any(asked[: len(first)])
