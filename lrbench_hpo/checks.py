@@ -27,7 +27,7 @@ MAX_COUNT = 2**63 - 1  # what a database's 64-bit integer holds
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _NO_SEPARATORS = str.maketrans("", "", "-_ ")
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 
 
 def refuse(where: str, value: object, rule: str) -> NoReturn:
@@ -38,11 +38,18 @@ def refuse(where: str, value: object, rule: str) -> NoReturn:
     ...
     lrbench_hpo.errors.RecordError: task.batch_size=-5: expected a whole number of at least 1
     """
+    raise RecordError(f"{where}={short(value)}: {rule}") from None
+
+
+def short(value: object) -> str:
+    """``repr`` of anything, on one line and of bounded length.
+
+    >>> short([[[[1]]]])
+    '[[[...]]]'
+    """
     if isinstance(value, int) and value.bit_length() > 128:
-        shown = f"a number of {value.bit_length()} bits"  # repr itself refuses the longest ones
-    else:
-        shown = " ".join(_SHORT.repr(value).split())
-    raise RecordError(f"{where}={shown}: {rule}") from None
+        return f"a number of {value.bit_length()} bits"  # repr itself refuses the longest ones
+    return " ".join(_SHORT.repr(value).split())
 
 
 def canonical_name(name: str, where: str = "name") -> str:
