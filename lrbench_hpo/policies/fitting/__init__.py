@@ -1,4 +1,9 @@
-"""Which LR function, with which parameters, made a logged LR curve."""
+"""Which LR function, with which parameters, made a logged LR curve.
+
+Every function is fitted by itself: by its closed form (`steps`), or from the grid of its row
+(`smooth`). Among those that reproduce the curve equally well the one of fewest parameters is
+chosen; `certainty` says whether the samples suffice to tell it from the others.
+"""
 
 from __future__ import annotations
 
