@@ -27,7 +27,7 @@ MAX_COUNT = 2**63 - 1  # what a database's 64-bit integer holds
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _NO_SEPARATORS = str.maketrans("", "", "-_ ")
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 
 
 def refuse(
@@ -45,11 +45,18 @@ def refuse(
     ...
     lrbench_hpo.errors.RecordError: task.batch_size=-5: expected a whole number of at least 1
     """
+    raise error(f"{where}={short(value)}: {rule}{f' ({hint})' if hint else ''}") from None
+
+
+def short(value: object) -> str:
+    """``repr`` of anything, on one line and of bounded length.
+
+    >>> short([[[[1]]]])
+    '[[[...]]]'
+    """
     if isinstance(value, int) and value.bit_length() > 128:
-        shown = f"a number of {value.bit_length()} bits"  # repr itself refuses the longest ones
-    else:
-        shown = " ".join(_SHORT.repr(value).split())
-    raise error(f"{where}={shown}: {rule}{f' ({hint})' if hint else ''}") from None
+        return f"a number of {value.bit_length()} bits"  # repr itself refuses the longest ones
+    return " ".join(_SHORT.repr(value).split())
 
 
 def canonical_name(name: str, where: str = "name") -> str:

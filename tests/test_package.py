@@ -167,6 +167,6 @@ def test_an_editable_install_is_whole(built, tmp_path):
 @pytest.mark.slow
 def test_the_wheel_holds_the_data_files_and_no_tests(built):
     names = set(zipfile.ZipFile(built[1]).namelist())
-    assert "lrbench_hpo/search_spaces/default.yaml" in names
+    assert "lrbench_hpo/search_spaces/mnist-lenet.yaml" in names
     assert "lrbench_hpo/database/paper_rows.csv" in names
     assert not any(name.startswith(("tests/", "benchmarks/", "search_spaces/")) for name in names)

@@ -62,7 +62,7 @@ _TASK: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--functions",
         callback=_functions,
-        help="LR functions to choose from, with commas between, or 'all' for all 34.",
+        help="LR functions to choose from, with commas between, or 'all' for every one.",
     ),
     click.option("--search-space", metavar="FILE", help="Your own search space (YAML)."),
     click.option(

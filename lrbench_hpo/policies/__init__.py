@@ -10,14 +10,9 @@ from lrbench_hpo.policies.composition import (
     warmup,
     warmup_stable_decay,
 )
+from lrbench_hpo.policies.function import LRFunction
 from lrbench_hpo.policies.policy import LRPolicy
-from lrbench_hpo.policies.table import (
-    ALL_FUNCTIONS,
-    COMPOSED,
-    DEFAULT_FUNCTIONS,
-    FUNCTIONS,
-    LRFunction,
-)
+from lrbench_hpo.policies.table import ALL_FUNCTIONS, COMPOSED, DEFAULT_FUNCTIONS, FUNCTIONS
 
 __all__ = [
     "ALL_FUNCTIONS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,35 @@ import numpy.typing as npt
 from lrbench_hpo.policies.table import FUNCTIONS
 from lrbench_hpo.policies.waves import Wave
 
-if TYPE_CHECKING:
-    from lrbench_hpo.policies.policy import LRPolicy
-
 Places = npt.NDArray[np.int64]
 
 _LOOKS = 1_000  # LRs that tell whether a wave turns within a budget
 
 
-def _waves(policy: LRPolicy) -> Iterator[tuple[Wave, float, float, float]]:
+class Schedule(Protocol):
+    """What is asked of an `LRPolicy` here; `policy` imports this module, not the reverse."""
+
+    @property
+    def function(self) -> str:
+        """Name of the LR function."""
+
+    @property
+    def l(self) -> float | Sequence[float] | None:  # noqa: E743 (the papers' name)
+        """Half a cycle of a cyclic function, in iterations."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest LR."""
+
+    @property
+    def spans(self) -> Sequence[tuple[float, float, Schedule]]:
+        """(start, end, policy) of each part."""
+
+    def __call__(self, t: Any) -> Any:
+        """LR at an iteration, or at each of an array."""
+
+
+def _waves(policy: Schedule) -> Iterator[tuple[Wave, float, float, float]]:
     """(wave, l, start, end) of each cyclic part with a minimum that a rise follows."""
     spans = policy.spans
     for index, (start, end, part) in enumerate(spans):
@@ -38,7 +58,7 @@ def _waves(policy: LRPolicy) -> Iterator[tuple[Wave, float, float, float]]:
             yield wave, float(part.l), start, last_chance
 
 
-def is_cyclic(policy: LRPolicy) -> bool:
+def is_cyclic(policy: Schedule) -> bool:
     """Whether the LR rises again after it came down to a minimum."""
     return any(True for _ in _waves(policy))
 
@@ -74,7 +94,7 @@ class _Minima:
         return int(self.at(np.array([self.count - 1]))[0])
 
 
-def _minima(policy: LRPolicy, budget: int) -> list[_Minima]:
+def _minima(policy: Schedule, budget: int) -> list[_Minima]:
     """The minima of each part in turn, none of them twice."""
     found: list[_Minima] = []
     for wave, half, start, end in _waves(policy):
@@ -90,13 +110,13 @@ def _minima(policy: LRPolicy, budget: int) -> list[_Minima]:
     return found
 
 
-def minima(policy: LRPolicy, budget: int) -> tuple[int, ...]:
+def minima(policy: Schedule, budget: int) -> tuple[int, ...]:
     """``LRPolicy.minima`` for a budget that was checked."""
     points = [part.at(np.arange(part.count)) for part in _minima(policy, budget)]
     return tuple(np.unique(np.concatenate(points)).tolist()) if points else ()
 
 
-def evaluation_points(policy: LRPolicy, budget: int, limit: int) -> tuple[int, ...]:
+def evaluation_points(policy: Schedule, budget: int, limit: int) -> tuple[int, ...]:
     """``LRPolicy.evaluation_points`` for numbers that were checked."""
     parts = _minima(policy, budget)
     count = sum(part.count for part in parts)
@@ -120,7 +140,7 @@ def _at(parts: Sequence[_Minima], places: Sequence[int]) -> list[int]:
     return found
 
 
-def _one_way(policy: LRPolicy, budget: int) -> bool:
+def _one_way(policy: Schedule, budget: int) -> bool:
     """Whether the LR only falls, or only rises, within the budget: half a wave has no cycle."""
     rates = policy(np.unique(np.linspace(0, budget - 1, _LOOKS).astype(int)))
     steps = np.diff(rates)

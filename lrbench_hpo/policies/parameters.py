@@ -6,31 +6,28 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral, Real
-from reprlib import Repr
+from typing import NoReturn
 
 import numpy as np
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import PolicyError
 
 MAX_LR = 1e3
 MAX_ITERATIONS = 1e12
 
-# Values come from files and databases: an error shows them cut short.
-_REPR = Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 80
-
 
 def short(value: object) -> str:
-    """``repr`` of anything, on one line and of bounded length.
+    """``repr`` of anything, on one line and of bounded length; of numpy's numbers as of Python's.
 
-    >>> short([[[[1]]]])
-    '[[[...]]]'
+    >>> short(np.float64(0.5))
+    '0.5'
     """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"a number of {value.bit_length()} bits"  # repr refuses the longest ones
-    return " ".join(_REPR.repr(value).split())
+    return checks.short(value.item() if isinstance(value, np.generic) else value)
+
+
+def _refuse(name: str, value: object, rule: str) -> NoReturn:
+    raise PolicyError(f"{name}={short(value)}: expected {rule}")
 
 
 def number(name: str, value: object, rule: str) -> float:
@@ -46,7 +43,7 @@ def number(name: str, value: object, rule: str) -> float:
             result = math.inf
         if math.isfinite(result):
             return result + 0.0
-    raise PolicyError(f"{name}={short(value)}: expected {rule}")
+    _refuse(name, value, rule)
 
 
 def learning_rate(name: str, value: object) -> float:
@@ -55,7 +52,7 @@ def learning_rate(name: str, value: object) -> float:
     rule = f"a learning rate {low} and <= {MAX_LR:g}"
     result = number(name, value, rule)
     if result > MAX_LR or result < 0 or (name != "k1" and result == 0):
-        raise PolicyError(f"{name}={short(value)}: expected {rule}")
+        _refuse(name, value, rule)
     return result
 
 
@@ -64,7 +61,7 @@ def decay_factor(name: str, value: object) -> float:
     rule = "a decay factor in (0, 1]"
     result = number(name, value, rule)
     if not 0 < result <= 1:
-        raise PolicyError(f"{name}={short(value)}: expected {rule}")
+        _refuse(name, value, rule)
     return result
 
 
@@ -73,7 +70,7 @@ def power(name: str, value: object) -> float:
     rule = "a power > 0"
     result = number(name, value, rule)
     if result <= 0:
-        raise PolicyError(f"{name}={short(value)}: expected {rule}")
+        _refuse(name, value, rule)
     return result
 
 
@@ -82,7 +79,7 @@ def iterations(name: str, value: object) -> int | float:
     rule = f"a positive number of iterations, 1 to {MAX_ITERATIONS:g} (LR functions count t from 0)"
     result = number(name, value, rule)
     if not 1 <= result <= MAX_ITERATIONS:
-        raise PolicyError(f"{name}={short(value)}: expected {rule}")
+        _refuse(name, value, rule)
     return int(result) if result.is_integer() else result
 
 
@@ -90,9 +87,9 @@ def count(name: str, value: object, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``."""
     rule = f"a whole number >= {minimum}"
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise PolicyError(f"{name}={short(value)}: expected {rule}")
+        _refuse(name, value, rule)
     if not minimum <= int(value) <= MAX_ITERATIONS:
-        raise PolicyError(f"{name}={short(value)}: expected {rule} and <= {MAX_ITERATIONS:g}")
+        _refuse(name, value, f"{rule} and <= {MAX_ITERATIONS:g}")
     return int(value)
 
 
@@ -101,10 +98,8 @@ def milestones(name: str, value: object) -> tuple[int | float, ...]:
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
-        raise PolicyError(
-            f"{name}={short(value)}: expected a list of iterations, e.g. [5000, 7000]"
-        )
+        _refuse(name, value, "a list of iterations, e.g. [5000, 7000]")
     steps = tuple(iterations(f"{name}[{index}]", entry) for index, entry in enumerate(value))
     if any(later <= earlier for earlier, later in pairwise(steps)):
-        raise PolicyError(f"{name}={short(value)}: expected strictly increasing iterations")
+        _refuse(name, value, "strictly increasing iterations")
     return steps

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lrbench_hpo.errors import MissingExtraError, PolicyError, UnknownNameError
 from lrbench_hpo.policies import evaluation, parameters
 from lrbench_hpo.policies.parameters import short
-from lrbench_hpo.policies.table import ALL_FUNCTIONS, COMPOSED, FUNCTIONS
+from lrbench_hpo.policies.table import COMPOSED, FUNCTIONS
 from lrbench_hpo.policies.waves import Array
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class LRPolicy:
         elif not isinstance(self.function, str):
             raise PolicyError(f"function={short(self.function)}: expected an LR function's name")
         elif self.function not in FUNCTIONS:
-            raise UnknownNameError.among("LR function", self.function[:60], ALL_FUNCTIONS)
+            raise UnknownNameError.among("LR function", self.function[:60], FUNCTIONS)
         else:
             self._set_parameters()
 
@@ -97,7 +97,7 @@ class LRPolicy:
                     f"(its parameters: {', '.join(row.takes)})"
                 )
             else:
-                is_list = name == "l" and row.name == "NSTEP"
+                is_list = name == "l" and row.l_is_list
                 rule = parameters.milestones if is_list else _RULES[name]
                 object.__setattr__(self, name, rule(name, value))
 

@@ -10,33 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrbench_hpo.errors import SearchSpaceError, UnknownNameError
-from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS
 from lrbench_hpo.policies.coordinates import KINDS
+from lrbench_hpo.policies.function import Range
+from lrbench_hpo.policies.table import DEFAULT_FUNCTIONS, FUNCTIONS
 
-
-@dataclass(frozen=True)
-class Range:
-    """The range of one coordinate.
-
-    Attributes:
-        low: smallest value, included.
-        high: largest value, included.
-        log: whether equal ratios, not equal differences, are equally likely.
-        origin: where the range comes from.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    origin: str = ""
-
-    def clip(self, value: float) -> float:
-        """The nearest value within the range.
-
-        >>> Range(0.1, 10).clip(30)
-        10
-        """
-        return min(self.high, max(self.low, value))
+__all__ = ["Range", "SearchSpace", "default_space", "function_name"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +38,7 @@ class SearchSpace:
 
         Args:
             functions: names, or one name; ``"all"`` for every function of the space; None for
-                LRBench's 13, or, where the space has none of those, all it has.
+                those of the LRBench paper, or, where the space has none of them, all it has.
 
         Raises:
             UnknownNameError: for a name that is no LR function.
@@ -186,6 +164,18 @@ def _capped(entry: Range, highest: int) -> Range:
     return dataclasses.replace(entry, low=min(entry.low, highest), high=min(entry.high, highest))
 
 
+def default_space() -> SearchSpace:
+    """The space for a task that nobody has published results for: the ranges of the table's rows.
+
+    The functions of the LRBench paper come before the other waves. Optuna takes the order of the
+    functions for a part of a study, so it stays as it is.
+    """
+    others_last = sorted(
+        FUNCTIONS.values(), key=lambda row: row.is_cyclic and row.name not in DEFAULT_FUNCTIONS
+    )
+    return SearchSpace({row.name: dict(row.ranges) for row in others_last}, "default")
+
+
 def function_name(name: object) -> str:
     """The table's spelling of a function's name.
 
@@ -195,7 +185,7 @@ def function_name(name: object) -> str:
     >>> function_name("sinexp")
     'SINEXP'
     """
-    for known in ALL_FUNCTIONS:
+    for known in FUNCTIONS:
         if str(name).upper() == known:
             return known
-    raise UnknownNameError.among("LR function", name, ALL_FUNCTIONS)
+    raise UnknownNameError.among("LR function", name, FUNCTIONS)

@@ -27,8 +27,10 @@ import yaml
 from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.errors import LRBenchError, SearchSpaceError, UnknownNameError
 from lrbench_hpo.policies.coordinates import KINDS, coordinate_names
-from lrbench_hpo.policies.space import Range, SearchSpace, function_name
+from lrbench_hpo.policies.function import Range
+from lrbench_hpo.policies.space import SearchSpace, default_space, function_name
 
+DEFAULT = "default"  # is made of the rows of the table, not of a file
 _MAX_BYTES = 1_000_000
 _TOP_KEYS = ("version", "extends", "task", "reference_lr", "functions")
 _RANGE_KEYS = ("low", "high", "log", "from")
@@ -37,13 +39,14 @@ _TEXT = "tag:yaml.org,2002:str"
 
 @cache
 def published_spaces() -> tuple[str, ...]:
-    """Names of the spaces that come with the package.
+    """Names of the spaces that come with the package: the default one, and a file for each task.
 
     >>> published_spaces()
     ('cifar10-cnn3', 'cifar10-resnet32', 'default', 'mnist-lenet')
     """
     names = (entry.name for entry in _published_folder().iterdir())
-    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
+    files = [name.removesuffix(".yaml") for name in names if name.endswith(".yaml")]
+    return tuple(sorted([*files, DEFAULT]))
 
 
 def space_for(dataset: str, model: str) -> SearchSpace:
@@ -53,7 +56,7 @@ def space_for(dataset: str, model: str) -> SearchSpace:
     ('cifar10-resnet32', 'default')
     """
     name = f"{canonical_name(dataset)}-{canonical_name(model)}"
-    return load_space(name if name in published_spaces() else "default")
+    return load_space(name if name in published_spaces() else DEFAULT)
 
 
 def load_space(source: str | Path | SearchSpace) -> SearchSpace:
@@ -74,16 +77,12 @@ def load_space(source: str | Path | SearchSpace) -> SearchSpace:
     if not isinstance(source, str | Path) or "\0" in str(source):
         raise SearchSpaceError(f"search_space={source!r}: expected a YAML file or a SearchSpace")
     if str(source) in published_spaces():
-        space = _published(str(source))
-        # A copy: whoever changes theirs must not change everybody's.
-        return dataclasses.replace(
-            space, functions={n: dict(r) for n, r in space.functions.items()}
-        )
+        return _published(str(source))
     path = Path(source).expanduser()
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise SearchSpaceError(f"{path}: larger than 1 MB, which no search space is")
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        return _extended(*_parse(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise SearchSpaceError(
@@ -108,13 +107,27 @@ def _published_folder() -> Traversable:
         return beside
 
 
-@cache
 def _published(name: str) -> SearchSpace:
-    file = _published_folder().joinpath(f"{name}.yaml")
-    return _parse(file.read_text(encoding="utf-8"), name)
+    return default_space() if name == DEFAULT else _extended(*_published_file(name))
 
 
-def _parse(text: str, name: str) -> SearchSpace:
+@cache
+def _published_file(name: str) -> tuple[SearchSpace, str | None]:
+    """What a published file holds by itself: what it extends may change with the table."""
+    text = _published_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return _parse(text, name)
+
+
+def _extended(space: SearchSpace, base: str | None) -> SearchSpace:
+    """A copy of the space, with the functions that it lacks from the space that it extends."""
+    others = {} if base is None else _published(base).functions
+    functions = {name: dict(ranges) for name, ranges in space.functions.items()}
+    functions |= {n: dict(ranges) for n, ranges in others.items() if n not in functions}
+    return dataclasses.replace(space, functions=functions)
+
+
+def _parse(text: str, name: str) -> tuple[SearchSpace, str | None]:
+    """The space that a file holds by itself, and the name of the one that it extends."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -179,7 +192,7 @@ class _Reader:
             raise self.error(node, f"{what}: expected a finite number, got {_shown(node)}")
         return value
 
-    def space(self, root: yaml.Node) -> SearchSpace:
+    def space(self, root: yaml.Node) -> tuple[SearchSpace, str | None]:
         top = self.mapping(root, "search space")
         self.known(top, "key", _TOP_KEYS)
         if "version" in top:
@@ -188,18 +201,15 @@ class _Reader:
                 raise self.error(version, f"version {_shown(version)}: expected version 1")
         if "functions" not in top:
             raise self.error(root, "no 'functions:': expected LR functions with their ranges")
-        functions: dict[str, Mapping[str, Range]] = dict(self.functions(top["functions"][1]))
-        if "extends" in top:
-            functions |= self.inherited(top["extends"][1], functions)
-        return SearchSpace(functions, self.name, self.reference_lr(top), self.task(top))
+        functions = self.functions(top["functions"][1])
+        base = self.base(top["extends"][1]) if "extends" in top else None
+        return SearchSpace(functions, self.name, self.reference_lr(top), self.task(top)), base
 
-    def inherited(
-        self, node: yaml.Node, own: Mapping[str, Any]
-    ) -> Mapping[str, Mapping[str, Range]]:
-        base = self.scalar(node, "extends", str)
+    def base(self, node: yaml.Node) -> str:
+        base: str = self.scalar(node, "extends", str)
         if base not in published_spaces():
             raise self.error(node, str(UnknownNameError.among("space", base, published_spaces())))
-        return {name: r for name, r in load_space(base).functions.items() if name not in own}
+        return base
 
     def reference_lr(self, top: Mapping[str, tuple[yaml.Node, yaml.Node]]) -> float | None:
         if "reference_lr" not in top:

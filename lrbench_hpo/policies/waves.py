@@ -1,4 +1,4 @@
-"""The cyclic LR functions as waves of phase: nine shapes, each under three envelopes.
+"""The cyclic LR functions as waves of phase: some shapes, each under every envelope.
 
 With ``u = (t + shift) / period`` a wave is ``shape(u - floor(u))``: its minimum is where ``u`` is
 whole, and the cycle that the envelope counts is ``floor(u)``. Half a cycle is ``l`` iterations, so
@@ -14,6 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+CLR = "Smith 2015, arXiv 1506.01186"
+LRBENCH = "Wu et al. 2019, arXiv 1908.06477"
+SGDR = "Loshchilov & Hutter 2016, arXiv 1608.03983"
 
 
 def _triangle(x: Array) -> Array:
@@ -50,7 +54,11 @@ class Wave:
         cycle: the number of the cycle in ``t`` and ``l``.
         shape: the wave as a function of the phase in [0, 1).
         period: the period in units of ``l``.
+        title: the wave in a few words, for the documentation.
+        about: what it does and what it is good for, for the documentation.
         shift: what is added to ``t``, in units of ``l``; 1 makes the wave start at its maximum.
+        reference: the paper that proposed the wave under this name.
+        damped_reference: the paper that proposed it under an envelope.
     """
 
     name: str
@@ -58,7 +66,11 @@ class Wave:
     cycle: str
     shape: Callable[[Array], Array]
     period: int
+    title: str
+    about: str
     shift: int = 0
+    reference: str = LRBENCH
+    damped_reference: str = LRBENCH
 
     def first_minimum(self, l: float) -> float:  # noqa: E741 (the papers' name)
         """The first time after 0 at which a cycle has come down to its minimum."""
@@ -101,12 +113,14 @@ class Envelope:
         formula: what follows the wave's formula.
         parameters: the parameters that the envelope adds.
         scale: the amplitude from the iterations, the cycle's number and gamma.
+        about: what it does, for the documentation.
     """
 
     suffix: str
     formula: str
     parameters: tuple[str, ...]
     scale: Callable[[Array, Array, float], Array]
+    about: str
 
 
 def _constant(t: Array, cycle: Array, gamma: float) -> Array:
@@ -125,21 +139,120 @@ def _exponential(t: Array, cycle: Array, gamma: float) -> Array:
 UP, DOWN, RESTART = "floor(t/(2l))", "floor((t+l)/(2l))", "floor(t/l)"
 
 WAVES = (
-    Wave("TRI", "(2/pi) abs(asin(sin(pi t/(2l))))", UP, _triangle, 2),
-    Wave("DTRI", "(2/pi) abs(asin(cos(pi t/(2l))))", DOWN, _triangle, 2, shift=1),
-    Wave("SIN", "abs(sin(pi t/(2l)))", UP, _sine, 2),
-    Wave("DSIN", "abs(cos(pi t/(2l)))", DOWN, _sine, 2, shift=1),
-    Wave("COS", "(1 + cos(pi t/l))/2", DOWN, _raised_cosine, 2, shift=1),
-    Wave("UPCOS", "(1 - cos(pi t/l))/2", UP, _raised_cosine, 2),
-    Wave("RSW", "(1 - (t mod l)/l)", RESTART, _linear_fall, 1),
-    Wave("SINRSW", "sin((pi/2) (1 - (t mod l)/l))", RESTART, _sine_fall, 1),
-    Wave("COSRSW", "(1 + cos(pi (t mod l)/l))/2", RESTART, _cosine_fall, 1),
+    Wave(
+        "TRI",
+        "(2/pi) abs(asin(sin(pi t/(2l))))",
+        UP,
+        _triangle,
+        2,
+        "Triangles from the minimum",
+        "Straight up for `l` iterations and straight down for `l`. No warm-up is needed, as it "
+        "starts low; the bounds come from an LR range test.",
+        reference=CLR,
+        damped_reference=CLR,
+    ),
+    Wave(
+        "DTRI",
+        "(2/pi) abs(asin(cos(pi t/(2l))))",
+        DOWN,
+        _triangle,
+        2,
+        "Triangles from the maximum",
+        "TRI moved by half a cycle: starts at the maximum, and the first minimum is at `t = l`. "
+        "For tasks that stand a high LR from the first update.",
+        shift=1,
+    ),
+    Wave(
+        "SIN",
+        "abs(sin(pi t/(2l)))",
+        UP,
+        _sine,
+        2,
+        "Sine arches from the minimum",
+        "Like TRI, but longer near the maximum and only briefly at the minimum.",
+    ),
+    Wave(
+        "DSIN",
+        "abs(cos(pi t/(2l)))",
+        DOWN,
+        _sine,
+        2,
+        "Sine arches from the maximum",
+        "SIN moved by half a cycle.",
+        shift=1,
+    ),
+    Wave(
+        "COS",
+        "(1 + cos(pi t/l))/2",
+        DOWN,
+        _raised_cosine,
+        2,
+        "Cosine waves from the maximum",
+        "Smooth at both ends: long near the maximum and long near the minimum. **The period is "
+        "2l**: the minima are at `l, 3l, 5l, …`. The paper prints the formula with period l, but "
+        "its best iterations (10,000 and 70,000 at l = 2000) are minima only with period 2l, and "
+        "so are those of its code. With `l` = the budget it is cosine annealing without restarts.",
+        shift=1,
+    ),
+    Wave(
+        "UPCOS",
+        "(1 - cos(pi t/l))/2",
+        UP,
+        _raised_cosine,
+        2,
+        "Cosine waves from the minimum",
+        "COS moved by half a cycle: a smooth warm-up is built in.",
+    ),
+    Wave(
+        "RSW",
+        "(1 - (t mod l)/l)",
+        RESTART,
+        _linear_fall,
+        1,
+        "Saw teeth with restarts",
+        "Straight down for `l` iterations, then a warm restart at the maximum. **The period is "
+        "l**, a whole cycle. At `t = n l` a new tooth has begun, so the LR there is the maximum; "
+        "the minimum is approached in the update before.",
+    ),
+    Wave(
+        "SINRSW",
+        "sin((pi/2) (1 - (t mod l)/l))",
+        RESTART,
+        _sine_fall,
+        1,
+        "Sine falls with restarts",
+        "Like RSW, but longer near the maximum and steep at the end. Period l.",
+    ),
+    Wave(
+        "COSRSW",
+        "(1 + cos(pi (t mod l)/l))/2",
+        RESTART,
+        _cosine_fall,
+        1,
+        "Cosine falls with restarts",
+        "The warm restarts of SGDR (Loshchilov & Hutter 2016, arXiv 1608.03983) with cycles of "
+        "equal length; for growing cycles see [`sgdr`](#sgdr). Period l.",
+        reference=SGDR,
+    ),
 )
 
 ENVELOPES = (
-    Envelope("", "", (), _constant),
-    Envelope("2", " / 2^{cycle}", (), _halved),
-    Envelope("EXP", " * gamma^t", ("gamma",), _exponential),
+    Envelope("", "", (), _constant, "Every cycle reaches the same maximum."),
+    Envelope(
+        "2",
+        " / 2^{cycle}",
+        (),
+        _halved,
+        "The amplitude is halved with every cycle: exploration first, then ever finer steps.",
+    ),
+    Envelope(
+        "EXP",
+        " * gamma^t",
+        ("gamma",),
+        _exponential,
+        "The amplitude decays smoothly, by gamma an iteration; the functions of this kind hold the "
+        "paper's best results.",
+    ),
 )
 
 

@@ -80,7 +80,7 @@ class LRBenchSearcher(SavedSearcher):
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
         objective: ``score``, or ``pareto`` for a sampler that weighs the reported ``top1``,
             ``iterations_to_best`` and ``loss_difference``; schedulers still see the metric.
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for all 34.
+        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for every one.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database, read once at the start;
             ``LRBENCH_DATABASE_URL`` or the user's own when None.

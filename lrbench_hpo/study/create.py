@@ -76,7 +76,7 @@ def create_study(
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
         objective: ``score`` (one number, to be maximised) or ``pareto`` (Top-1 up, iterations to
             best down, loss difference down).
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for all 34.
+        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for every one.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
             when None.

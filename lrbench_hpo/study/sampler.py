@@ -56,7 +56,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         batch_size: images in an iteration, where it is not the recipe's.
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
         objective: ``score`` or ``pareto``; as the study's directions say when None.
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for all 34.
+        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for every one.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
             when None.

@@ -5,9 +5,10 @@ import pytest
 from lrbench_hpo import SearchSpace, load_space
 from lrbench_hpo.errors import SearchSpaceError, UnknownNameError
 from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS
+from lrbench_hpo.policies.space_files import published_spaces
 
 
-def test_the_default_is_the_13_and_all_are_34():
+def test_the_default_is_the_papers_functions_and_all_are_those_of_the_table():
     space = load_space("cifar10-resnet32")
     assert tuple(space.restricted(None).functions) == DEFAULT_FUNCTIONS
     assert sorted(space.restricted("all").functions) == sorted(ALL_FUNCTIONS)
@@ -25,6 +26,32 @@ def test_a_function_without_ranges_is_refused():
         space.restricted(["COS"])
     with pytest.raises(SearchSpaceError, match="at least one"):
         space.restricted([])
+
+
+def test_the_published_spaces_are_those_of_stored_studies():
+    # A study refuses a space of another fingerprint, and Optuna another order of the functions.
+    fingerprints = {
+        "cifar10-cnn3": "db0fe370454f5c7e",
+        "cifar10-resnet32": "82fe4b2943b138c6",
+        "default": "ec6c4c51b81f8fad",
+        "mnist-lenet": "2414d03ee37ce4eb",
+    }
+    spaces = {name: load_space(name) for name in published_spaces()}
+    assert {name: s.restricted(None).fingerprint for name, s in spaces.items()} == fingerprints
+    order = [
+        "POLY",
+        "SIG",
+        "TRI",
+        "TRIEXP",
+        "SIN",
+        "SINEXP",
+        "COS",
+        "DTRI",
+        "DSIN",
+        "COS2",
+        "UPCOS",
+    ]
+    assert [name for name in spaces["default"].functions if name in order] == order
 
 
 def test_clipping_names_what_moved():

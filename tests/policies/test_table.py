@@ -6,7 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS, FUNCTIONS, LRPolicy
+from lrbench_hpo.policies import (
+    ALL_FUNCTIONS,
+    DEFAULT_FUNCTIONS,
+    FUNCTIONS,
+    LRFunction,
+    LRPolicy,
+)
+from lrbench_hpo.policies.coordinates import KINDS, Scale, to_policy
+from lrbench_hpo.policies.fitting import fit_policy
 
 K0, K1, G, P, L = 0.01, 0.9, 0.995, 1.5, 40
 STEPS = (30, 70, 71)
@@ -89,7 +97,6 @@ ROWS: dict[str, tuple[str, Callable[[float], float]]] = {
 
 def test_every_function_has_its_row() -> None:
     assert set(ROWS) == set(FUNCTIONS) == set(ALL_FUNCTIONS)
-    assert len(ALL_FUNCTIONS) == 34
 
 
 def test_the_default_functions_are_the_papers_thirteen() -> None:
@@ -100,7 +107,7 @@ def test_the_default_functions_are_the_papers_thirteen() -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_formula(name: str) -> None:
     parameters, expected = ROWS[name]
-    given = {"k0": K0, "k1": K1, "gamma": G, "p": P, "l": STEPS if name == "NSTEP" else L}
+    given = {"k0": K0, "k1": K1, "gamma": G, "p": P, "l": STEPS if FUNCTIONS[name].l_is_list else L}
     policy = LRPolicy(name, **{key: given[key] for key in parameters.split()})
     assert FUNCTIONS[name].parameters == tuple(parameters.split())
     np.testing.assert_allclose(policy(TIMES), [expected(t) for t in TIMES], rtol=1e-12, atol=1e-15)
@@ -140,3 +147,23 @@ def test_every_row_says_where_it_comes_from() -> None:
     for row in FUNCTIONS.values():
         assert "arXiv" in row.reference
         assert row.formula
+        assert all(entry.origin for entry in row.ranges.values())
+
+
+@pytest.mark.parametrize("row", FUNCTIONS.values(), ids=lambda row: row.name)
+def test_ranges_are_of_known_coordinates(row: LRFunction) -> None:
+    for name, entry in row.ranges.items():
+        kind = KINDS[name]
+        assert kind.low <= entry.low < entry.high <= kind.high
+        # Files of search spaces are read likewise: a space has one fingerprint.
+        assert {type(entry.low), type(entry.high)} == {int if kind.integer else float}
+
+
+@pytest.mark.parametrize("row", FUNCTIONS.values(), ids=lambda row: row.name)
+def test_every_function_can_be_fitted(row: LRFunction) -> None:
+    point = {name: math.sqrt(entry.low * entry.high) for name, entry in row.ranges.items()}
+    point |= {"drops": 2, "gap1": 0.5, "gap2": 0.5, "half_cycles": 4}
+    policy = to_policy(row.name, point, Scale(1_000, 0.1))
+    fit = fit_policy(range(0, 1_000, 4), policy(range(0, 1_000, 4)), functions=[row.name])
+    assert fit.policy.function == row.name
+    assert fit.error < 1e-3

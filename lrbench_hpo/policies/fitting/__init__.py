@@ -1,4 +1,9 @@
-"""Which LR function, with which parameters, made a logged LR curve."""
+"""Which LR function, with which parameters, made a logged LR curve.
+
+Every function is fitted by itself: by its closed form (`steps`), or from the grid of its row
+(`smooth`). Among those that reproduce the curve equally well the one of fewest parameters is
+chosen; `certainty` says whether the samples suffice to tell it from the others.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lrbench_hpo.errors import LRBenchError, UnknownNameError
-from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS, FUNCTIONS, LRPolicy, compose
+from lrbench_hpo.policies import DEFAULT_FUNCTIONS, FUNCTIONS, LRPolicy, compose
 from lrbench_hpo.policies.fitting import steps
 from lrbench_hpo.policies.fitting.certainty import LIMIT, doubt
 from lrbench_hpo.policies.fitting.curve import MIN_POINTS, Curve, root_mean_square
@@ -95,7 +100,7 @@ def fit_policy(
     """
     for name in functions:
         if name not in FUNCTIONS:
-            raise UnknownNameError.among("LR function", name, ALL_FUNCTIONS)
+            raise UnknownNameError.among("LR function", name, FUNCTIONS)
     curve = whole = Curve.of(iterations, lrs)
     held = None
     with np.errstate(all="ignore"):  # on the way there, shapes are tried that overflow
@@ -126,9 +131,10 @@ _Tried = tuple[LRPolicy, float]
 
 def _tried(curve: Curve, functions: Sequence[str], max_iterations: int | None) -> list[_Tried]:
     """The best policy of each function; none of more parameters once one is exact."""
+    names = list(FUNCTIONS)
     order = sorted(
         (
-            (len(row.parameters) + with_low, ALL_FUNCTIONS.index(row.name), with_low)
+            (len(row.parameters) + with_low, names.index(row.name), with_low)
             for row in map(FUNCTIONS.__getitem__, dict.fromkeys(functions))
             for with_low in ((False, True) if "k1" in row.optional else (False,))
         ),
@@ -139,7 +145,7 @@ def _tried(curve: Curve, functions: Sequence[str], max_iterations: int | None) -
         if parameters > exact:
             break
         best: _Tried | None = None
-        for policy in _candidates(ALL_FUNCTIONS[index], with_low, curve, max_iterations):
+        for policy in _candidates(names[index], with_low, curve, max_iterations):
             error = curve.error(policy)
             if best is None or error < best[1]:
                 best = policy, error

@@ -115,12 +115,17 @@ def _gaps(policy: LRPolicy, curve: Curve) -> Array | None:
         return None
     some = drops > 0
     width = float((t[some] / drops[some]).min() - (t / (drops + 1)).max())
+    # The l's that explain the samples are an interval of this width; the n-th drop is at n l.
     widths: Array = width * np.arange(max(1.0, drops[0]), drops[-1] + 1)
     return widths
 
 
 def _unlike(policy: LRPolicy, others: Sequence[tuple[LRPolicy, float]], curve: Curve) -> str | None:
-    """Another policy that fits as well, and is another one between the samples."""
+    """Another policy that fits as well, and is another one between the samples.
+
+    Both pass near every sample. If they are also near each other in between, it does not matter
+    which of them was used.
+    """
     grid = np.linspace(float(curve.t[0]), curve.end, _GRID)
     exact = curve.error(policy) <= curve.tolerance
     near = max(_EXACT_IF_ROUNDED * curve.tolerance, min(_EXACT * curve.tolerance, _ROUNDED))

@@ -1,14 +1,18 @@
-"""Curves with a smooth or wavy shape: INV, POLY and the waves.
+"""Curves with a smooth or wavy shape: every function whose row has a grid.
 
-LRs are linear in their bounds once the shape's parameters are given, so only those are searched:
-a grid first, then Gauss-Newton steps on what is left after the linear part is solved.
+The model is ``LR(t) = height g(t; shape) + low``, fitted by weighted least squares. It is linear in
+height and low once the shape's parameters are given, so only those are searched, and the two
+linear ones are solved for at every shape (variable projection, Golub & Pereyra 1973). The misfit
+has many minima in the length of a cycle; so the search starts from the best points of a grid, and
+goes on with damped Gauss-Newton steps (Levenberg-Marquardt).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,18 +20,15 @@ import numpy as np
 from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.policies import FUNCTIONS, LRPolicy
 from lrbench_hpo.policies.fitting.curve import Curve
+from lrbench_hpo.policies.grids import Axis, Grid, Outline, Shape
 from lrbench_hpo.policies.waves import Array
 
 _STARTS = 3  # of the grid's points that are refined
 _ITERATIONS = 40  # Gauss-Newton steps
 _GAIN = 1e-4  # of a step that makes another one worth while
-_MAX_CYCLES, _MAX_DAMPED = 300.0, 100.0  # half cycles that are looked for in samples too few to say
 _FAINT = 0.05  # share of the peak below which the first search does not look closely
 _APART = 0.02  # of the logarithm of some parameter
 _AT_ONCE = 256  # shapes of the grid that are computed together
-_ENDS = (0.7, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-6)  # what an envelope leaves at the end
-_POWERS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
-_LENGTHS = (*np.linspace(0.2, 0.98, 27).tolist(), 1.0, 1.01, 1.03, 1.1, 1.25, 1.5, 2.0, 3.0, 6.0)
 
 
 @dataclass(frozen=True)
@@ -42,77 +43,40 @@ class _Family:
         return values
 
 
-@dataclass(frozen=True)
-class _Coordinate:
-    """How a parameter is searched: on a scale without bounds."""
-
-    name: str
-    to: Callable[[float], float]
-    back: Callable[[float], float]
-
-
-def _clipped_exp(value: float) -> float:
-    return math.exp(min(max(value, -60.0), 60.0))
-
-
-_LENGTH = _Coordinate("l", math.log, lambda u: max(1.0, _clipped_exp(u)))
-_POWER = _Coordinate("p", math.log, lambda u: min(1e3, _clipped_exp(u)))
-_RATE = _Coordinate("gamma", math.log, lambda u: min(1.0, _clipped_exp(u)))
-_DECAY = _Coordinate(
-    "gamma", lambda g: math.log(-math.log(g)), lambda u: math.exp(-_clipped_exp(u))
-)
-
-
 def smooth(
     function: str, curve: Curve, max_iterations: int | None, *, low: bool = True
 ) -> Iterator[LRPolicy]:
     """The best policies of one function, found from several starts.
 
     Args:
-        function: INV, POLY, SIG or any wave.
+        function: one that has a grid.
         curve: what is to be reproduced.
         max_iterations: the budget, if it is known.
         low: whether the function's other bound may be above 0.
     """
-    family = _Family(function, low and "k1" in FUNCTIONS[function].takes)
-    grid, coordinates = _grid(function, curve.sample, max_iterations)
+    row = FUNCTIONS[function]
+    if row.grid is None:
+        return
+    family = _Family(function, low and "k1" in row.takes)
     seen: set[tuple[float, ...]] = set()
-    for shape in _best_of(family, curve.sample, grid, coordinates):
+    for shape in _best_of(family, curve.sample, row.grid, max_iterations):
+        # First what is large, then, from there, the faint rest of the curve as well.
         for floor in (_FAINT * curve.peak, curve.floor):
-            shape = _refined(family, curve.sample, shape, coordinates, floor)
+            shape = _refined(family, curve.sample, shape, row.grid.axes, floor)
             key = tuple(round(math.log(value), 9) for value in shape.values())
             if key not in seen:
                 seen.add(key)
                 yield from _policies(family, curve, shape, floor)
 
 
-def _grid(
-    function: str, curve: Curve, max_iterations: int | None
-) -> tuple[list[dict[str, float]], tuple[_Coordinate, ...]]:
-    """Where to look for a function's shape, and what is searched."""
-    end = max(curve.end, 2.0)
-    if function == "INV":
-        rates = np.geomspace(1e-3 / end, min(1.0, 1e4 / end), 60).tolist()
-        powers = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-        return [{"gamma": g, "p": p} for g in rates for p in powers], (_RATE, _POWER)
-    if function == "SIG":
-        middles = (end * np.linspace(0.05, 1.2, 24)).tolist()
-        slopes = (np.geomspace(1.0, 1e3, 16) / end).tolist()
-        shapes = [{"gamma": min(1.0, s), "l": max(1.0, m)} for s in slopes for m in middles]
-        return shapes, (_RATE, _LENGTH)
-    if function == "POLY":
-        lengths = [share * end for share in _LENGTHS] + _likely_ends(curve, max_iterations)
-        shapes = [{"p": p, "l": max(1.0, n)} for n in lengths for p in _POWERS]
-        return shapes, (_POWER, _LENGTH)
-    damped = "gamma" in FUNCTIONS[function].parameters
-    waves = _half_cycles(curve, _MAX_DAMPED if damped else _MAX_CYCLES)
-    lengths = [end / f for f in waves.tolist() if end / f >= 1]
-    if max_iterations is not None:
-        lengths.append(float(max_iterations))
-    if not damped:
-        return [{"l": n} for n in lengths], (_LENGTH,)
-    decays = [share ** (1 / end) for share in _ENDS]
-    return [{"l": n, "gamma": g} for n in lengths for g in decays], (_LENGTH, _DECAY)
+def _outline(curve: Curve, max_iterations: int | None) -> Outline:
+    """What a grid depends on in a curve."""
+    return Outline(
+        max(curve.end, 2.0),
+        max_iterations,
+        tuple(_likely_ends(curve, max_iterations)),
+        partial(_half_cycles, curve),
+    )
 
 
 def _likely_ends(curve: Curve, max_iterations: int | None) -> list[float]:
@@ -125,7 +89,10 @@ def _likely_ends(curve: Curve, max_iterations: int | None) -> list[float]:
 
 
 def _half_cycles(curve: Curve, most: float) -> Array:
-    """Numbers of half cycles in the curve that are worth a try."""
+    """Numbers of half cycles in the curve that are worth a try.
+
+    An eighth apart: at the nearest number, the end is off by a sixteenth of a half cycle at most.
+    """
     slopes = np.diff(curve.lr)
     turns = int((np.diff(np.sign(slopes[slopes != 0])) != 0).sum())
     if turns < len(curve.t) / 3:  # a wave that the samples follow has as many half cycles
@@ -136,31 +103,29 @@ def _half_cycles(curve: Curve, most: float) -> Array:
 
 
 def _best_of(
-    family: _Family,
-    curve: Curve,
-    grid: list[dict[str, float]],
-    coordinates: tuple[_Coordinate, ...],
-) -> Iterator[dict[str, float]]:
+    family: _Family, curve: Curve, grid: Grid, max_iterations: int | None
+) -> Iterator[Shape]:
     """The few shapes of a grid that come nearest, none of them beside another."""
-    floor = curve.floor if family.function == "INV" else _FAINT * curve.peak
+    floor = curve.floor if grid.tail else _FAINT * curve.peak
+    shapes = grid.shapes(_outline(curve, max_iterations))
     costs = np.concatenate(
         [
-            _costs(family, curve, grid[first : first + _AT_ONCE], floor)
-            for first in range(0, len(grid), _AT_ONCE)
+            _costs(family, curve, shapes[first : first + _AT_ONCE], floor)
+            for first in range(0, len(shapes), _AT_ONCE)
         ]
     )
     taken: list[Array] = []
     for index in np.argsort(costs, kind="stable").tolist():
-        place = np.array([c.to(grid[index][c.name]) for c in coordinates])
+        place = np.array([axis.to(shapes[index][axis.name]) for axis in grid.axes])
         if all(np.abs(place - other).max() > _APART for other in taken):
             taken.append(place)
-            yield grid[index]
+            yield shapes[index]
         if len(taken) == _STARTS:
             return
 
 
-def _costs(family: _Family, curve: Curve, shapes: list[dict[str, float]], floor: float) -> Array:
-    """What `_solved` says of many shapes at once."""
+def _costs(family: _Family, curve: Curve, shapes: list[Shape], floor: float) -> Array:
+    """The cost of `_solved` for many shapes at once: the grid is most of a fit's time."""
     columns = {name: np.array([[shape[name]] for shape in shapes]) for name in shapes[0]}
     weight = 1.0 / (curve.lr + floor)
     g = family.g(curve.t, columns) * weight
@@ -180,9 +145,15 @@ def _costs(family: _Family, curve: Curve, shapes: list[dict[str, float]], floor:
 
 
 def _solved(
-    family: _Family, curve: Curve, shape: dict[str, float], floor: float
+    family: _Family, curve: Curve, shape: Shape, floor: float
 ) -> tuple[float, Array, float, float]:
-    """Cost, relative misfits, height and low bound of the best policy with this shape."""
+    """Cost, relative misfits, height and low bound of the best policy with this shape.
+
+    Minimises ``sum (w (height g + low - lr))^2`` with ``w = 1 / (lr + floor)``: misfits count in
+    proportion to the LR, as they do in training, down to where the floor hides them. The normal
+    equations of the two unknowns are solved by Cramer's rule. Where they are (nearly) singular, or
+    a solution is negative, low is 0 and height alone is solved for.
+    """
     weight = 1.0 / (curve.lr + floor)
     g = family.g(curve.t, shape) * weight
     y = curve.lr * weight
@@ -203,18 +174,22 @@ def _solved(
 def _refined(
     family: _Family,
     curve: Curve,
-    shape: dict[str, float],
-    coordinates: tuple[_Coordinate, ...],
+    shape: Shape,
+    axes: tuple[Axis, ...],
     floor: float,
-) -> dict[str, float]:
-    """The shape after Gauss-Newton steps, damped when they lead uphill."""
+) -> Shape:
+    """The shape after Gauss-Newton steps, damped when they lead uphill.
 
-    def at(u: Array) -> dict[str, float]:
-        return {c.name: c.back(float(v)) for c, v in zip(coordinates, u, strict=True)}
+    Each step solves ``(J'J + damping diag(J'J)) move = -J' misfits`` (Levenberg-Marquardt, with
+    Marquardt's scaling, so that the parameters' units do not matter). The slopes J are central
+    differences of the misfits after projection: with two or three parameters that is cheaper than
+    their exact form is long.
+    """
 
-    u: Array = np.array(
-        [c.to(min(shape[c.name], 1 - 1e-12) if c is _DECAY else shape[c.name]) for c in coordinates]
-    )
+    def at(u: Array) -> Shape:
+        return {axis.name: axis.back(float(v)) for axis, v in zip(axes, u, strict=True)}
+
+    u: Array = np.array([axis.to(min(shape[axis.name], axis.most)) for axis in axes])
     cost, misfits, _, _ = _solved(family, curve, at(u), floor)
     damping = 1e-3
     for _ in range(_ITERATIONS):
@@ -243,9 +218,7 @@ def _refined(
     return at(u)
 
 
-def _policies(
-    family: _Family, curve: Curve, shape: dict[str, float], floor: float
-) -> Iterator[LRPolicy]:
+def _policies(family: _Family, curve: Curve, shape: Shape, floor: float) -> Iterator[LRPolicy]:
     """The policy of a shape, and the one beside it whose l is whole."""
     whole = {**shape, "l": float(round(shape["l"]))} if "l" in shape else shape
     for tried in (shape, whole) if whole != shape else (shape,):

@@ -1,4 +1,9 @@
-"""Curves that fall in steps: FIX, EXP, STEP and NSTEP, in closed form."""
+"""Curves that fall in steps: FIX, EXP, STEP and NSTEP, in closed form.
+
+On a logarithmic scale, equal factors are equal drops: a line in ``log LR`` over the iterations is
+an EXP, and a line over the number of drops so far is a STEP or an NSTEP. What is left to find is
+where the drops are, and how many of them lie between two samples.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +95,11 @@ def _staircases(curve: Curve) -> Iterator[_Staircase]:
 
 
 def _in_units(drops: Array) -> Array | None:
-    """The drops as whole numbers of a common unit, if there is one."""
+    """The drops as whole numbers of a common unit, if there is one.
+
+    Samples may miss drops, so that one that is seen is several. The smallest is tried as one, two,
+    ... units; the unit is then the least-squares fit to all drops at once.
+    """
     smallest = float(drops.min())
     for share in range(1, _MAX_SHARE + 1):
         unit = smallest / share
@@ -102,7 +111,11 @@ def _in_units(drops: Array) -> Array | None:
 
 
 def _step_length(curve: Curve, drops: Array) -> float | None:
-    """An l with floor(t / l) = drops at every sample, the most likely one."""
+    """An l with floor(t / l) = drops at every sample, the most likely one.
+
+    ``drops <= t/l < drops + 1`` at each sample means ``t/(drops + 1) < l <= t/drops``: the l's that
+    satisfy all samples are an interval, of which the roundest number was most likely meant.
+    """
     seen = drops > 0
     if not seen.any():
         return None
