@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from lrbench_hpo.errors import RecordError
+from lrbench_hpo.errors import LRBenchError, RecordError
 
 MAX_NAME = 200  # characters of a name
 MAX_TEXT = 2_000  # characters of any other text
@@ -30,7 +30,14 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
-def refuse(where: str, value: object, rule: str) -> NoReturn:
+def refuse(
+    where: str,
+    value: object,
+    rule: str,
+    *,
+    error: type[LRBenchError] = RecordError,
+    hint: str = "",
+) -> NoReturn:
     """Raise the one line that names the value given and the rule.
 
     >>> refuse("task.batch_size", -5, "expected a whole number of at least 1")
@@ -42,7 +49,7 @@ def refuse(where: str, value: object, rule: str) -> NoReturn:
         shown = f"a number of {value.bit_length()} bits"  # repr itself refuses the longest ones
     else:
         shown = " ".join(_SHORT.repr(value).split())
-    raise RecordError(f"{where}={shown}: {rule}") from None
+    raise error(f"{where}={shown}: {rule}{f' ({hint})' if hint else ''}") from None
 
 
 def canonical_name(name: str, where: str = "name") -> str:
@@ -105,17 +112,32 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def whole(where: str, value: object, least: int = 1) -> int:
-    """A whole number of at least `least` that a database can hold."""
+def whole(
+    where: str,
+    value: object,
+    least: int = 1,
+    *,
+    error: type[LRBenchError] = RecordError,
+    hint: str = "",
+) -> int:
+    """A whole number of at least `least` that a database can hold.
+
+    Args:
+        where: what is checked, as the caller knows it.
+        value: the value given.
+        least: the smallest number allowed.
+        error: what is raised.
+        hint: the next step, for the end of the message.
+    """
     # Asking for int first takes a third of the time, and nearly all values are ints.
     if type(value) is not int and (
         isinstance(value, bool) or not isinstance(value, numbers.Integral)
     ):
-        refuse(where, value, "expected a whole number")
+        refuse(where, value, f"expected a whole number of at least {least}", error=error, hint=hint)
     known = int(value)
     if not least <= known <= MAX_COUNT:
         limit = f"at least {least}" if known < least else f"at most {MAX_COUNT}"
-        refuse(where, known, f"expected a whole number of {limit}")
+        refuse(where, known, f"expected a whole number of {limit}", error=error, hint=hint)
     return known
 
 

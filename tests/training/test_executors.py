@@ -247,14 +247,14 @@ def test_bfloat16_keeps_lanes_apart_too(few, name):
 
 def test_an_executor_that_is_asked_for_is_given(digits_trainer):
     for name in ("stream", "stacked"):
-        executor, (note,) = make_executor(name, digits_trainer, room=3)
+        executor, (note,) = make_executor(name, digits_trainer, capacity=3)
         assert executor.name == name
         assert len(executor) == 0
         assert note.startswith(f"executor {name}")
 
 
 def test_the_faster_executor_is_taken_and_the_rates_are_told(digits_trainer):
-    executor, (note,) = make_executor("auto", digits_trainer, room=3)
+    executor, (note,) = make_executor("auto", digits_trainer, capacity=3)
     assert len(executor) == 0
     told = re.search(r"([\d.e+]+) updates/s of 3 networks stacked, ([\d.e+]+) in turn", note)
     stacked, stream = map(float, told.groups())
@@ -264,7 +264,7 @@ def test_the_faster_executor_is_taken_and_the_rates_are_told(digits_trainer):
 
 
 def test_one_network_alone_needs_no_timing(digits_trainer):
-    executor, notes = make_executor("auto", digits_trainer, room=1)
+    executor, notes = make_executor("auto", digits_trainer, capacity=1)
     assert executor.name == "stream"
     assert notes == ("executor stream: there is one network at a time",)
 
@@ -279,7 +279,7 @@ def test_timed_turns_give_a_rate_for_each(digits_trainer):
 
 def test_an_unknown_executor_gets_the_known_ones(digits_trainer):
     with pytest.raises(UnknownNameError, match="stacked") as caught:
-        make_executor("stack", digits_trainer, room=2)
+        make_executor("stack", digits_trainer, capacity=2)
     assert all(name in str(caught.value) for name in EXECUTORS)
 
 
@@ -287,7 +287,7 @@ def test_a_network_that_cannot_be_stacked_is_refused_or_trained_in_turn(digits):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(256, 10))
     trainer = Trainer(digits, model, device="cpu")
     with pytest.raises(TrainingError, match=r"random numbers.*choose stream"):
-        make_executor("stacked", trainer, room=2)
-    executor, notes = make_executor("auto", trainer, room=2)
+        make_executor("stacked", trainer, capacity=2)
+    executor, notes = make_executor("auto", trainer, capacity=2)
     assert executor.name == "stream"
     assert "random numbers" in notes[0]

@@ -140,7 +140,7 @@ def test_usual_layers_are_stacked(digits, model):
 @pytest.mark.parametrize("model", BY_VMAP)
 def test_what_cannot_be_converted_is_vmapped_and_why_is_told(digits, model):
     trainer = Trainer(digits, model, SMALL, device="cpu")
-    executor, notes = make_executor("stacked", trainer, room=2)
+    executor, notes = make_executor("stacked", trainer, capacity=2)
     assert executor.how == "vmap"
     assert notes[0] == "executor stacked (vmap): as asked"
     assert notes[1].startswith("stacked layers do not do: ")
