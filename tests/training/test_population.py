@@ -63,13 +63,19 @@ def run_to_end(population: Population) -> list[Member]:
     return ended
 
 
+@pytest.fixture(scope="module", params=["mlp", Dropping])
+def trained_alone(digits, request) -> tuple[Trainer, dict[LRPolicy, TrainedRun]]:
+    """A trainer, and what it makes of each policy by itself."""
+    trainer = Trainer(digits, request.param, Recipe(pixels="unit"), device="cpu")
+    return trainer, {policy: trainer.train(policy, 40) for policy in POLICIES}
+
+
 @pytest.mark.parametrize("capacity", [1, 3, 16])
-@pytest.mark.parametrize("model", ["mlp", Dropping])
-def test_together_is_alone_bit_for_bit(digits, model, capacity):
-    trainer = Trainer(digits, model, Recipe(pixels="unit"), device="cpu")
+def test_together_is_alone_bit_for_bit(trained_alone, capacity):
+    trainer, alone = trained_alone
     members = train_all(trainer, POLICIES, 40, capacity=capacity, executor="stream")
     for policy, member in zip(POLICIES, members, strict=True):
-        assert same(trainer.train(policy, 40), member), policy
+        assert same(alone[policy], member), policy
 
 
 def test_together_is_alone_with_augmentation_batchnorm_and_adam(digits):
@@ -170,9 +176,8 @@ def test_dropped_members_stay_as_they_are_and_harm_nobody(digits_trainer):
         assert same(digits_trainer.train(member.run().policy, 40), member)
 
 
-@pytest.mark.parametrize("model", ["mlp", Dropping])
-def test_saved_and_restored_is_uninterrupted(digits, model):
-    trainer = Trainer(digits, model, Recipe(pixels="unit"), device="cpu")
+def test_saved_and_restored_is_uninterrupted(trained_alone):
+    trainer, alone = trained_alone
     population = Population(trainer, executor="stream")
     for policy in POLICIES:
         population.add(policy, 40)
@@ -189,7 +194,7 @@ def test_saved_and_restored_is_uninterrupted(digits, model):
     assert numbers == {member.number for member in population.members}
     ended = run_to_end(again)
     assert {member.number for member in ended} == numbers
-    assert all(same(trainer.train(member.run().policy, 40), member) for member in ended)
+    assert all(same(alone[member.run().policy], member) for member in ended)
     fresh = again.add(FIX, 40)
     assert fresh.number == len(POLICIES)
 

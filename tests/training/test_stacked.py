@@ -173,9 +173,9 @@ def test_users_networks_train_as_they_do_alone(digits, model):
         executor.add(0)
         executor.add(1)
         assert executor.advance(rates) == [None, None]
-    for lane in (0, 1):
-        wanted = executors[1].weights(lane)
-        found = executors[0].weights(lane)
+    for index in (0, 1):
+        wanted = executors[1].weights(index)
+        found = executors[0].weights(index)
         assert list(found) == list(wanted)
         for name, value in wanted.items():
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)

@@ -51,6 +51,12 @@ def runs_of(events) -> dict:
     return {key: (run.status, run.curve, run.metrics) for key, run in sorted(ended.items())}
 
 
+@pytest.fixture(scope="module")
+def alone(digits_trainer):
+    """The run of each policy by itself, long enough for its process to be killed before the end."""
+    return [digits_trainer.train(policy, 400).run for policy in POLICIES]
+
+
 @pytest.fixture
 def pool(digits_trainer):
     made = WorkerPool(digits_trainer, 4, "stream", score, 2)
@@ -107,18 +113,17 @@ def kill_one(pool) -> None:
     victim.send_signal(signal.SIGKILL)
 
 
-def test_the_members_of_a_killed_process_begin_anew(pool, digits_trainer):
+def test_the_members_of_a_killed_process_begin_anew(pool, alone):
     for key, policy in enumerate(POLICIES):
         pool.add(key, policy, 400)
     events = pool.events()
     kill_one(pool)
     events += until_the_end(pool, len(POLICIES) - sum(event.ended for event in events))
-    for key, policy in enumerate(POLICIES):
-        run = digits_trainer.train(policy, 400).run
+    for key, run in enumerate(alone):
         assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
 
 
-def test_members_wait_where_a_fresh_process_has_less_memory(digits_trainer, monkeypatch):
+def test_members_wait_where_a_fresh_process_has_less_memory(digits_trainer, alone, monkeypatch):
     pool = WorkerPool(digits_trainer, 4, "stream", score, 1)
     try:
         for key, policy in enumerate(POLICIES):
@@ -127,8 +132,7 @@ def test_members_wait_where_a_fresh_process_has_less_memory(digits_trainer, monk
         kill_one(pool)
         events = until_the_end(pool, len(POLICIES))
         assert pool.capacity == 1
-        for key, policy in enumerate(POLICIES):
-            run = digits_trainer.train(policy, 400).run
+        for key, run in enumerate(alone):
             assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
     finally:
         pool.close()
