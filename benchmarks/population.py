@@ -5,9 +5,7 @@ optimizer settings; a trial-iteration is one update of one trial:
 
 - *plain*: one trial after the other, the training loop as it comes: default memory format, eager.
 - *trainer*: one trial after the other as `Trainer.train` does it: channels_last.
-- *graph* (GPU only): the same with `Trainer(cuda_graphs=True)`: each update replays a CUDA graph.
-- *stream*, *stacked*: K trials by `StreamExecutor` and `StackedExecutor` (on a GPU with and
-  without CUDA graphs: ``graphs``).
+- *stream*, *stacked*: K trials by `StreamExecutor` and `StackedExecutor`.
 - *processes*: K processes of one thread each that run *trainer*, as many at once as there are cores
   (on a GPU K at once, 16 at most).
 
@@ -83,7 +81,7 @@ class PlainBatches:
 
 
 def plain_loop(trainer: Trainer, model: str) -> TrainingLoop:
-    """The loop as it comes: nothing is in channels_last, nothing is recorded."""
+    """The loop as it comes: nothing is in channels_last."""
     data = trainer.data
     network = build_model(model, data.num_classes, data.image_shape).to(trainer.device)
     stored = trainer.evaluator.samples  # as small as it is: the images only have to be there
@@ -126,54 +124,52 @@ class Processes:
 
     def __init__(self, count: int, options: argparse.Namespace, model: str) -> None:
         context = multiprocessing.get_context("spawn")
-        self._lines: list[Connection] = []
+        self._connections: list[Connection] = []
         self._processes = []
         for _ in range(count):
             here, there = context.Pipe()
             process = context.Process(target=serve, args=(there, options, model), daemon=True)
             process.start()
-            self._lines.append(here)
+            self._connections.append(here)
             self._processes.append(process)
-        for line in self._lines:
-            line.recv()
+        for connection in self._connections:
+            connection.recv()
 
     def working(self, count: int) -> Work:
         """So many of them train, the others wait."""
 
         def work(updates: int) -> None:
-            for line in self._lines[:count]:
-                line.send(updates)
-            for line in self._lines[:count]:
-                line.recv()
+            for connection in self._connections[:count]:
+                connection.send(updates)
+            for connection in self._connections[:count]:
+                connection.recv()
 
         return work
 
     def close(self) -> None:
-        for line in self._lines:
-            line.send(0)
+        for connection in self._connections:
+            connection.send(0)
         for process in self._processes:
             process.join()
 
 
-def serve(line: Connection, options: argparse.Namespace, model: str) -> None:
-    """Train as often as the line says, until it says 0."""
+def serve(connection: Connection, options: argparse.Namespace, model: str) -> None:
+    """Train by each number of updates received, until it is 0."""
     torch.set_num_threads(1)
-    trainer = trainer_of(model, options, cuda_graphs=False)
+    trainer = trainer_of(model, options)
     work = following(trainer.start(), trainer.device)
     work(1)
-    line.send(True)
-    while updates := line.recv():
+    connection.send(True)
+    while updates := connection.recv():
         work(updates)
-        line.send(True)
+        connection.send(True)
 
 
-def trainer_of(model: str, options: argparse.Namespace, *, cuda_graphs: bool) -> Trainer:
+def trainer_of(model: str, options: argparse.Namespace) -> Trainer:
     dataset, file, shape = TASKS[model]
     data: ImageData = load(file, options.data, shape)
     recipe = recipe_for(dataset, model)
-    return Trainer(
-        data, model, recipe, device=options.device, amp=options.amp, cuda_graphs=cuda_graphs
-    )
+    return Trainer(data, model, recipe, device=options.device, amp=options.amp)
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -187,17 +183,14 @@ def matmul_rate(device: torch.device) -> float:
 
 
 def measure(model: str, options: argparse.Namespace) -> None:
-    trainer = trainer_of(model, options, cuda_graphs=False)
-    cuda = trainer.device.type == "cuda"
-    graphed = trainer_of(model, options, cuda_graphs=True) if cuda else trainer
+    trainer = trainer_of(model, options)
     flops = flops_per_iteration(trainer.data, model, trainer.recipe.batch_size)
-    plain = following(plain_loop(trainer, model), trainer.device)
-    channels_last = following(trainer.start(), trainer.device)
-    sequential = {"plain": plain, "trainer": channels_last}
-    if cuda:
-        sequential["graph"] = following(graphed.start(), trainer.device)
+    sequential = {
+        "plain": following(plain_loop(trainer, model), trainer.device),
+        "trainer": following(trainer.start(), trainer.device),
+    }
     counts = options.members or MEMBERS[trainer.device.type]
-    most = PROCESSES_ON_A_GPU if cuda else os.cpu_count() or 1
+    most = PROCESSES_ON_A_GPU if trainer.device.type == "cuda" else os.cpu_count() or 1
     processes = Processes(min(max(counts), most), options, model)
     for members in counts:
         if members_that_fit(trainer, members, stacked=True) < members:
@@ -208,9 +201,6 @@ def measure(model: str, options: argparse.Namespace) -> None:
             "stream": (members, together(StreamExecutor(trainer), members)),
             "stacked": (members, together(StackedExecutor(trainer), members)),
         }
-        if cuda:
-            works["stream, graphs"] = members, together(StreamExecutor(graphed), members)
-            works["stacked, graphs"] = members, together(StackedExecutor(graphed), members)
         at_once = min(members, most)
         works["processes"] = at_once, processes.working(at_once)
         rates, matmuls = turns(works, trainer.device, options)

@@ -25,7 +25,7 @@ from benchmarks.search_time.peers import (
 from benchmarks.search_time.plain import PlainSetup, train
 from benchmarks.search_time.tasks import EVALUATIONS
 from lrbench_hpo.exchange.shipped import import_measured
-from lrbench_hpo.study.population import PopulationSearch, open_crew
+from lrbench_hpo.study.population import PopulationSearch, open_workers
 from lrbench_hpo.study.pruner import LRMinimaPruner
 
 
@@ -87,15 +87,15 @@ def ours_search(
             raise _OverError
 
     objective.on_progress = moved
-    # What `optimize` does, with a crew that can be asked for its counts afterwards.
-    crew = open_crew(study, objective, processes=processes)
-    search = PopulationSearch(study, objective, crew, [ended])
+    # What `optimize` does, with workers that can be asked for its counts afterwards.
+    workers = open_workers(study, objective, processes=processes)
+    search = PopulationSearch(study, objective, workers, [ended])
     try:
         with contextlib.suppress(_OverError):
             search.run(job.trials, time.monotonic() + job.cap)
-        watch.iterations, watch.trials = crew.trained_iterations, len(study.trials)
-        counts = {"shared": crew.saved_iterations, "stopped": search.spared}
-        result = {**watch.result(), **counts, "notes": list(crew.notes)}
+        watch.iterations, watch.trials = workers.trained_iterations, len(study.trials)
+        counts = {"shared": workers.saved_iterations, "stopped": search.spared}
+        result = {**watch.result(), **counts, "notes": list(workers.notes)}
     finally:
         search.close()
     shutil.rmtree(database.parent, ignore_errors=True)

@@ -119,17 +119,21 @@ def _together(
     console: Console, study: optuna.Study, objective: Objective, job: Job, budget: int
 ) -> None:
     from lrbench_hpo.cli.progress import PopulationProgress
-    from lrbench_hpo.study.population import PopulationSearch, open_crew
+    from lrbench_hpo.study.population import PopulationSearch, open_workers
 
     size = job.population or None
-    crew = open_crew(study, objective, size, job.executor, job.processes, most=job.trials)
-    for note in crew.notes:
+    workers = open_workers(study, objective, size, job.executor, job.processes, most=job.trials)
+    for note in workers.notes:
         study_output.say(console, note)
     with PopulationProgress(console, job.trials, budget) as progress:
-        search = PopulationSearch(study, objective, crew, [lambda _, trial: progress.over(trial)])
+        search = PopulationSearch(
+            study, objective, workers, [lambda _, trial: progress.over(trial)]
+        )
         objective.on_progress = progress.moved
         try:
             search.run(job.trials)
         finally:
             search.close()
-    study_output.print_saved(console, crew.trained_iterations, crew.saved_iterations, search.spared)
+    study_output.print_saved(
+        console, workers.trained_iterations, workers.saved_iterations, search.spared
+    )

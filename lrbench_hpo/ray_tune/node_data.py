@@ -124,7 +124,7 @@ def _ask_keeper(arguments: Mapping[str, Any], idle_seconds: float) -> dict[str, 
     ).remote(dict(arguments), idle_seconds)
     answer = keeper.data.remote()
     # While the keeper reads the files, this process may as well load torch.
-    import lrbench_hpo.training  # noqa: F401
+    import lrbench_hpo.training.trainer  # noqa: F401
 
     (reference,) = ray.get(answer)
     shared: dict[str, Any] = ray.get(reference)

@@ -81,7 +81,7 @@ class PopulationTrial:
         moved = self._population.step()
         self._moved |= {member.number for member in moved}
         losing = self._losing(moved)
-        self._population.drop(losing)
+        self._population.remove(losing)
         for member in moved:
             if member.finished or member in losing:
                 self._end(member)
@@ -163,13 +163,13 @@ class PopulationTrial:
     def _made(self, executor: str) -> Population:
         from lrbench_hpo.training import Population
 
-        return Population(self._trainer, room=len(self._policies), executor=executor)
+        return Population(self._trainer, capacity=len(self._policies), executor=executor)
 
     def _fill(self) -> None:
         """Begin the policies that there is room for; a member's number is its policy's place."""
         under_way = {member.number for member in self._population.members}
         for number, policy in enumerate(self._policies):
-            if len(self._population.members) >= self._population.room:
+            if len(self._population.members) >= self._population.capacity:
                 return
             if number not in under_way and number not in self._ended:
                 self._population.add(policy, self._budget)

@@ -1,4 +1,4 @@
-"""A study whose trials are trained together, in populations: ask, train, stop, tell."""
+"""Optimization of a study whose trials are trained together, as a population."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import StudyError
 from lrbench_hpo.records.score import score_run
 from lrbench_hpo.study.objective import Objective, replay, report
@@ -18,12 +19,12 @@ from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_policy
 
 if TYPE_CHECKING:
-    from lrbench_hpo.training.population.worker import Crew, Event
-    from lrbench_hpo.training.population.workers import WorkerCrew
+    from lrbench_hpo.training.population.worker import Event, Worker
+    from lrbench_hpo.training.population.workers import WorkerPool
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
-_ON_A_GPU = 16  # networks at once, where nobody says how many
+_DEFAULT_ON_GPU = 16  # networks at once
 
 
 def optimize(
@@ -37,32 +38,32 @@ def optimize(
     timeout: float | None = None,
     callbacks: Sequence[Callback] | None = (),
 ) -> dict[str, int]:
-    """Run a study's trials together: the built-in trainer's `study.optimize`, many at a time.
+    """Run a study's trials together: `study.optimize` for the built-in trainer, many at a time.
 
-    Trials share data and, up to where their LRs part, training; they are told and stored as they
-    end, stopped where the study's pruner says so, and their places filled anew. With the executor
-    ``stream`` every run has the very numbers of `Trainer.train` with as many threads. Ctrl-C keeps
-    all trials that have ended.
+    Trials share data, and training for as long as their LRs are equal. Each is reported and stored
+    when it ends, or stopped by the study's pruner, and the next one takes its place. With the
+    executor ``stream`` every run has exactly the numbers of `Trainer.train` with the same number of
+    threads. Ctrl-C keeps all trials that have finished.
 
     Args:
         study: made by `create_study`.
-        objective: what to train; `Objective.test` finds the winner's weights there.
-        n_trials: how many trainings; trials that recall a stored one come on top.
-        population: how many at once; what pays when None: on a CPU one a process, because nobody
-            gains there by waiting for others, on a GPU 16.
-        executor: ``stream`` (ordinary networks in turn), ``stacked`` (one network with parameters
-            for all) or ``auto``, the faster one of the two, timed on a few updates.
-        processes: how many processes share the population. When None: on a GPU this one alone;
-            on a CPU one a core, or, where a population is not given either and one network on all
-            cores is nearly as fast as one a core (timed on a few updates), this one alone. With
-            one process the same seed gives the same search.
-        timeout: no trial begins after this many seconds.
-        callbacks: called with study and trial after each end; after ``study.stop()`` no trial
-            begins.
+        objective: trains the trials; afterwards `Objective.test` has the best trial's weights.
+        n_trials: the number of trainings; trials that reuse a stored run are not counted.
+        population: how many at once; default: on a GPU 16, on a CPU one per process, because
+            waiting for others gains nothing there.
+        executor: ``stream`` (ordinary networks in turn), ``stacked`` (one network with the
+            parameters of all) or ``auto``, the faster of the two, timed on a few updates.
+        processes: how many processes share the population. Default: on a GPU only this one; on a
+            CPU one per core, or only this one if ``population`` is not given and one network on
+            all cores is nearly as fast as one per core (timed on a few updates). With one process
+            the same seed gives the same search.
+        timeout: no trial starts after this many seconds.
+        callbacks: called with study and trial after the end of each; after ``study.stop()`` no
+            trial starts.
 
     Returns:
-        ``trained``: iterations of networks; ``shared``: those that shared prefixes spared;
-        ``stopped``: those that trials stopped early did not use up.
+        ``trained``: iterations of networks; ``shared``: iterations saved by shared prefixes;
+        ``stopped``: iterations that were left when trials were stopped early.
 
     Raises:
         LRBenchError: for bad input, or a training that cannot work.
@@ -70,11 +71,11 @@ def optimize(
     >>> import lrbench_hpo
     >>> study = lrbench_hpo.create_study("digits", "mlp", max_iterations=50, database="sqlite://")
     >>> objective = Objective("digits", "mlp", database="sqlite://")
-    >>> told = lrbench_hpo.optimize(study, objective, n_trials=4, population=2, processes=1)
-    >>> len(study.trials), told["trained"] <= 200
+    >>> counts = lrbench_hpo.optimize(study, objective, n_trials=4, population=2, processes=1)
+    >>> len(study.trials), counts["trained"] <= 200
     (4, True)
     """
-    _checked("n_trials", n_trials)
+    checks.whole("n_trials", n_trials, error=StudyError)
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if timeout is not None and not (number and timeout >= 0):
         raise StudyError(f"timeout={timeout!r}: expected seconds, at least 0, or None")
@@ -83,20 +84,20 @@ def optimize(
             f"objective={objective!r}: a population trains with lrbench_hpo.Objective: give one, "
             "or call study.optimize with your own"
         )
-    crew = open_crew(study, objective, population, executor, processes, most=n_trials)
-    search = PopulationSearch(study, objective, crew, callbacks or ())
+    workers = open_workers(study, objective, population, executor, processes, most=n_trials)
+    search = PopulationSearch(study, objective, workers, callbacks or ())
     try:
         search.run(n_trials, None if timeout is None else time.monotonic() + timeout)
     finally:
         search.close()
     return {
-        "trained": crew.trained_iterations,
-        "shared": crew.saved_iterations,
+        "trained": workers.trained_iterations,
+        "shared": workers.saved_iterations,
         "stopped": search.spared,
     }
 
 
-def open_crew(
+def open_workers(
     study: optuna.Study,
     objective: Objective,
     population: int | None = None,
@@ -104,77 +105,77 @@ def open_crew(
     processes: int | None = None,
     *,
     most: int | None = None,
-) -> Crew | WorkerCrew:
-    """Those who train a study's trials: in this process, or in several.
+) -> Worker | WorkerPool:
+    """Start what trains a study's trials, in this process or in several.
 
     Args:
         study: made by `create_study`.
-        objective: what to train.
+        objective: trains the trials.
         population: as in `optimize`.
         executor: as in `optimize`.
         processes: as in `optimize`.
-        most: how many trials there will be at all.
+        most: the number of trials in the whole search, if known.
 
     Raises:
         LRBenchError: for bad input, or settings that cannot work together.
     """
     from lrbench_hpo.training.population.layout import processes_for, usable_cores
-    from lrbench_hpo.training.population.worker import Crew
-    from lrbench_hpo.training.population.workers import WorkerCrew
+    from lrbench_hpo.training.population.worker import Worker
+    from lrbench_hpo.training.population.workers import WorkerPool
 
     for name, value in (("population", population), ("processes", processes)):
         if value is not None:
-            _checked(name, value)
+            checks.whole(name, value, error=StudyError)
     settings = StudySettings.of(study)
     trainer = objective.trainer_for(settings)
     on_cpu = trainer.device.type == "cpu"
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if processes is None and population is None and on_cpu:
-        processes, why = processes_for(trainer)
-        said = (why,)
+        processes, reason = processes_for(trainer)
+        notes = (reason,)
     processes = processes or (usable_cores() if on_cpu else 1)
-    population = population or (processes if on_cpu else _ON_A_GPU)
+    population = population or (processes if on_cpu else _DEFAULT_ON_GPU)
     population = min(population, most or population)
     processes = min(processes, population)
-    worth = functools.partial(score_run, weights=settings.weights)
-    crew: Crew | WorkerCrew
+    score = functools.partial(score_run, weights=settings.weights)
+    workers: Worker | WorkerPool
     if processes == 1:
-        crew = Crew(trainer, population, executor, worth)
+        workers = Worker(trainer, population, executor, score)
     elif on_cpu:
-        crew = WorkerCrew(trainer, population, executor, worth, processes)
+        workers = WorkerPool(trainer, population, executor, score, processes)
     else:
         raise StudyError(
             f"processes={processes}: a population on {trainer.device} is one process: give 1"
         )
-    crew.notes = (*said, *crew.notes)
-    return crew
+    workers.notes = (*notes, *workers.notes)
+    return workers
 
 
 class PopulationSearch:
-    """Keeps a crew busy with a study's trials.
+    """Keeps workers busy with a study's trials: asks for trials, judges, tells and stores them.
 
     Args:
         study: made by `create_study`.
-        objective: what is trained; it stores the runs.
-        crew: those who train; closed along.
-        callbacks: called with study and trial after each end.
+        objective: trains the trials and stores their runs.
+        workers: train the trials; closed by `close`.
+        callbacks: called with study and trial after the end of each.
 
     Attributes:
         study: as given.
-        spared: iterations that trials which were stopped did not use up.
+        spared: iterations that were left when trials were stopped early.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         objective: Objective,
-        crew: Crew | WorkerCrew,
+        workers: Worker | WorkerPool,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.study = study
         self.spared = 0
         self._objective = objective
-        self._crew = crew
+        self._workers = workers
         self._callbacks = tuple(callbacks)
         self._settings = StudySettings.of(study)
         self._live: dict[int, optuna.Trial] = {}
@@ -186,74 +187,79 @@ class PopulationSearch:
         """Train this many policies.
 
         Args:
-            n_trials: how many; recalled ones come on top, but not without end.
-            deadline: of the monotonic clock; no trial begins after it.
+            n_trials: how many. Trials that reuse a stored run are not counted, but in all there
+                are at most ``3 * n_trials + 10``.
+            deadline: of the monotonic clock; no trial starts after it.
         """
         most = self._asked + 3 * n_trials + 10
         trained = 0
         while True:
-            while trained < n_trials and len(self._live) < self._crew.room and self._asked < most:
+            while self._free() and trained < n_trials and self._asked < most:
                 if self._over or (deadline is not None and time.monotonic() > deadline):
                     n_trials = trained
                     break
                 trained += self._ask()
             if not self._live:
                 return
-            events = self._crew.events(self._moved)
-            # Kept first: whatever breaks while one of them is told, the others are not lost.
+            events = self._workers.events(self._moved)
+            # Stored first: an error while one trial is told to the study then loses no other run.
             for event in events:
-                self._keep(event)
-            # All are known before any is judged: those in step are compared with each other.
-            news = {event.key: event for event in events if self._reported(event)}
+                self._store(event)
+            # All are reported before any is judged, so members in step are compared to each other.
+            news = {event.key: event for event in events if self._report(event)}
             for event in events:
-                self._heard(event, to_judge=news.get(event.key) is event)
+                self._handle(event, to_judge=news.get(event.key) is event)
 
     def close(self) -> None:
-        """End the crew; trials under way have failed."""
+        """Close the workers; trials in training have failed."""
         try:
-            self._crew.close()
+            self._workers.close()
         finally:
             for trial in self._live.values():
-                # A storage that is away takes nothing, and has said so already.
+                # A storage that is unavailable has already raised its error.
                 with contextlib.suppress(Exception):
                     self.study.tell(trial, state=TrialState.FAIL)
             self._live = {}
 
+    def _free(self) -> bool:
+        return len(self._live) < self._workers.capacity
+
     def _ask(self) -> bool:
-        """Begin a trial; whether it has to be trained."""
+        """Start a trial; whether it has to be trained."""
         trial = self.study.ask()
         self._asked += 1
         self._live[trial.number] = trial
         policy = suggest_policy(trial)
         budget = self._settings.scale.max_iterations
         trainer = self._objective.trainer_for(self._settings)
-        stored = self._objective.recalled(trainer, policy, budget, self._crew.environment)
+        stored = self._objective.recalled(trainer, policy, budget, self._workers.environment)
         trial.set_user_attr("recalled", stored is not None)
         if stored is None:
-            self._crew.add(trial.number, policy, budget)
+            self._workers.add(trial.number, policy, budget)
             return True
         replay(trial, self._settings, stored)
         self._tell(trial, stored.status, self._objective.note(trial, self._settings, stored, None))
         return False
 
     def _moved(self, events: Sequence[Event]) -> None:
-        tell = self._objective.on_progress
-        if tell is not None:
+        on_progress = self._objective.on_progress
+        if on_progress is not None:
             for event in events:
-                tell(self._live[event.key], event.iteration)
+                on_progress(self._live[event.key], event.iteration)
 
-    def _keep(self, event: Event) -> None:
+    def _store(self, event: Event) -> None:
         if event.ended and event.run is not None:
             self._objective.store.add(event.run)
 
-    def _reported(self, event: Event) -> bool:
-        """Report what a trial reached; whether it is news."""
+    def _report(self, event: Event) -> bool:
+        """Report an evaluation to the trial; whether the trial is to be judged by it."""
         run = event.run
         if run is None or event.key in self._stopped or (event.ended and run.status != "complete"):
             return False
         return report(self._live[event.key], self._settings, run)
 
-    def _heard(self, event: Event, *, to_judge: bool = False) -> None:
+    def _handle(self, event: Event, *, to_judge: bool = False) -> None:
+        """Stop a trial that the pruner rejects; tell the study of one that has ended."""
         trial, run = self._live[event.key], event.run
         if run is None:
             trial.set_user_attr("failure", event.failure)
@@ -262,10 +268,10 @@ class PopulationSearch:
         if not event.ended:
             if to_judge and trial.should_prune():
                 self._stopped.add(event.key)
-                end = self._crew.drop(event.key)
+                end = self._workers.stop(event.key)
                 if end is not None:
-                    self._keep(end)
-                    self._heard(end)
+                    self._store(end)
+                    self._handle(end)
             return
         self.spared += run.max_iterations - event.iteration if run.status == "pruned" else 0
         value = self._objective.note(trial, self._settings, run, event.state)
@@ -273,19 +279,14 @@ class PopulationSearch:
 
     def _tell(self, trial: optuna.Trial, status: str, value: Any) -> None:
         state = {"failed": TrialState.FAIL, "pruned": TrialState.PRUNED}.get(status)
-        told = self.study.tell(trial, value if state is None else None, state)
+        finished = self.study.tell(trial, value if state is None else None, state)
         del self._live[trial.number]
         self._stopped.discard(trial.number)
         for callback in self._callbacks:
             try:
-                callback(self.study, told)
+                callback(self.study, finished)
             except RuntimeError as error:
-                # What `study.stop()` raises outside of `study.optimize`: it means the same here.
+                # `study.stop()` raises this outside of `study.optimize`; here it means the same.
                 if "Study.stop" not in str(error):
                     raise
                 self._over = True
-
-
-def _checked(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise StudyError(f"{name}={value!r}: expected a whole number of at least 1")

@@ -1,4 +1,4 @@
-"""What a run costs, and on what it ran."""
+"""The cost of a run, and the hardware and software it ran on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CostMeter:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Count what is inside; nothing else costs the run anything."""
+        """Measure what runs inside; only this is counted as the run's cost."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         cpu_started, started = self._cpu_clock(), time.perf_counter()
@@ -49,18 +49,18 @@ class CostMeter:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Count what is inside as evaluation, not as training."""
+        """Count what runs inside as evaluation, not as training."""
         self._sample()
         started = time.perf_counter()
         yield
         self._eval_seconds += time.perf_counter() - started
 
     def add(self, other: CostMeter, share: float) -> None:
-        """Count a share of what somebody else measured, of work that was done for several.
+        """Add a share of another measurement, of work that was done for several runs.
 
         Args:
             other: the measurement.
-            share: of its time; memory and GPU use are everybody's.
+            share: the share of its time; memory and GPU use count in full.
         """
         self._seconds += share * other._seconds
         self._eval_seconds += share * other._eval_seconds
@@ -70,7 +70,7 @@ class CostMeter:
         self._gpu_percents += other._gpu_percents
 
     def cost(self, samples: int) -> dict[str, float | None]:
-        """The cost so far, of training on this many samples."""
+        """The cost of training on this many samples."""
         training_seconds = max(self._seconds - self._eval_seconds, 1e-9)
         percents = self._gpu_percents
         return {
@@ -84,13 +84,13 @@ class CostMeter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What was added up so far, in JSON types."""
+        """The sums so far, in JSON types."""
         return {name: getattr(self, f"_{name}") for name in _ADDED_UP} | {
             "gpu_percents": list(self._gpu_percents)
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from there."""
         for name in _ADDED_UP:
             setattr(self, f"_{name}", state[name])
         self._gpu_percents = list(state["gpu_percents"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lrbench_hpo.training.data.batches import DeviceSamples, Pixels
 from lrbench_hpo.training.metrics import loss_difference, prediction_metrics
 
-_BATCH = {"cpu": 250}  # activations that stay in the CPU's cache
+_BATCH = {"cpu": 250}  # images; their activations stay in the CPU's cache
 _GPU_BATCH = 2_000
 
 
@@ -20,8 +20,8 @@ _GPU_BATCH = 2_000
 class Evaluator:
     """Measures networks on a split, and their training loss on a fixed part of the train split.
 
-    The training loss is measured as the evaluation loss is (evaluation mode, no augmentation, many
-    samples), so that their difference is that of two means.
+    Both losses are means over many samples, in evaluation mode and without augmentation. The loss
+    of single training batches would add noise and dropout to their difference.
     """
 
     samples: DeviceSamples

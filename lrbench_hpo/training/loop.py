@@ -1,4 +1,4 @@
-"""The training loop: one update after the other, at given LRs."""
+"""The training loop: one optimizer update after the other, each at a given LR."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch import Tensor, nn
 
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.training.cuda_graphs import GraphedStep
-from lrbench_hpo.training.optimizers import Optimizer, set_learning_rate, use_tensor_learning_rates
+from lrbench_hpo.training.optimizers import Optimizer, set_learning_rate
 
-# Asking a GPU for a loss makes it wait, so whether it is still finite is asked now and then.
+# Updates between two checks that the loss is finite: reading a loss makes the CPU wait for a GPU.
 CHECK_EVERY = 25
 
 
@@ -26,27 +25,26 @@ class BatchSource(Protocol):
         """The next batch: images (n, C, H, W), float32, and labels (n,)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the source is."""
+        """The position in the data."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a saved position."""
 
 
 class TrainingLoop:
-    """One run under way: its network, optimizer and data.
+    """The state of one training: network, optimizer and position in the data.
 
     Args:
         model: the network, on its device.
         optimizer: its optimizer.
         batches: its data.
         amp: compute the logits under bfloat16 autocast.
-        cuda_graphs: on CUDA, record an update once and replay it.
 
     Attributes:
         model: the network, on its device.
         batches: its data.
-        iteration: updates done so far; where the loss was no longer finite, when it diverged.
-        diverged: whether a loss was NaN or infinite; then no update follows.
+        iteration: updates so far; if it diverged, the first one with a non-finite loss.
+        diverged: whether a loss was NaN or infinite; no update follows then.
     """
 
     def __init__(
@@ -56,7 +54,6 @@ class TrainingLoop:
         batches: BatchSource,
         *,
         amp: bool = False,
-        cuda_graphs: bool = False,
     ) -> None:
         self.model = model
         self.batches = batches
@@ -65,18 +62,19 @@ class TrainingLoop:
         self._optimizer = optimizer
         self._device = next(model.parameters()).device
         self._amp = amp
-        self._cuda_graphs = cuda_graphs
-        self._begin()
 
     def advance(
         self, policy: LRPolicy, until: int, on_progress: Callable[[int], None] | None = None
     ) -> bool:
-        """Train up to this iteration; False, at once, when the loss is no longer finite.
+        """Train up to an iteration.
 
         Args:
             policy: the LR of every iteration.
-            until: how many updates there are to be in all.
-            on_progress: called every few updates with their number so far.
+            until: the iteration to stop at, counted from the start of the run.
+            on_progress: called every few updates with the number of updates so far.
+
+        Returns:
+            False as soon as a loss is not finite, else True.
         """
         while self.iteration < until and not self.diverged:
             pause = min(until, self.iteration + CHECK_EVERY)
@@ -87,22 +85,25 @@ class TrainingLoop:
         return not self.diverged
 
     def follow(self, learning_rates: Sequence[float]) -> bool:
-        """One update at each of these LRs; whether all losses were finite.
+        """Make one update at each of a few LRs.
 
         Args:
-            learning_rates: a few LRs, at least 0.
+            learning_rates: the LRs, at least 0.
+
+        Returns:
+            Whether all losses were finite.
         """
         before = self.iteration
         losses = torch.stack([self.update(learning_rate) for learning_rate in learning_rates])
         finite = torch.isfinite(losses)
         if not finite.all():
             self.diverged = True
-            # The same, however many updates there are between two checks.
+            # The first bad update, so that the result does not depend on `CHECK_EVERY`.
             self.iteration = before + int(finite.int().argmin()) + 1
         return not self.diverged
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of network, optimizer, position and data order, in tensors and JSON types."""
+        """A copy of network, optimizer and position in the data, in tensors and JSON types."""
         return {
             "iteration": self.iteration,
             "diverged": self.diverged,
@@ -112,50 +113,32 @@ class TrainingLoop:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave; it is copied."""
+        """Continue from a copy of what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
-        # The optimizer would otherwise go on with the given tensors themselves.
+        # The optimizer would otherwise change the given tensors themselves.
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.batches.load_state_dict(state["batches"])
-        self._begin()  # the optimizer holds other tensors now
         self.iteration, self.diverged = state["iteration"], state["diverged"]
 
     def update(self, learning_rate: float) -> Tensor:
-        """One update at this LR; the batch's loss before it.
+        """Make one update.
 
         Args:
             learning_rate: the LR, at least 0.
+
+        Returns:
+            The batch's mean loss before the update.
         """
         images, labels = self.batches.next()
         set_learning_rate(self._optimizer, learning_rate)
         self.iteration += 1
-        return self._step(images, labels)
-
-    def _begin(self) -> None:
-        """Have a step ready for the tensors that network and optimizer hold now."""
-        self._step: Callable[..., Tensor] = self._compute
-        if self._cuda_graphs:
-            use_tensor_learning_rates(self._optimizer, self._device)
-            self._step = GraphedStep(self._compute, self._tensors)
-
-    def _compute(self, images: Tensor, labels: Tensor) -> Tensor:
-        """An update at the optimizer's LRs; the loss before it."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
             logits = self.model(images)
-        # Half-precision logits are not exact enough for a loss; float64 ones stay as they are.
+        # A loss of half-precision logits is not exact enough; float64 logits stay as they are.
         exact = logits if logits.dtype == torch.float64 else logits.float()
         loss = F.cross_entropy(exact, labels)
         loss.backward()
         self._optimizer.step()
-        # Here and not before the next: a CUDA graph then needs no memory for them outside.
+        # Freed at once: networks that are trained in turn hold one set of gradients at a time.
         self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
-
-    def _tensors(self) -> list[Tensor]:
-        """All that an update changes."""
-        kept = [value for state in self._optimizer.state.values() for value in state.values()]
-        return [
-            *self.model.parameters(),
-            *self.model.buffers(),
-            *(value for value in kept if isinstance(value, Tensor)),
-        ]

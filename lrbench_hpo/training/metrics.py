@@ -1,4 +1,4 @@
-"""What one evaluation of a model says, from its softmax output.
+"""Metrics of one evaluation of a model, computed from its softmax output.
 
 Definitions follow Wu et al. 2019 (arXiv 1908.06477), where K is the set of correctly classified
 samples and P_y a sample's probability of its own class.
@@ -6,8 +6,7 @@ samples and P_y a sample's probability of its own class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,17 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from lrbench_hpo.errors import RecordError
 
 _Floats = NDArray[np.floating[Any]]
-_SUM_TOLERANCE = 0.02  # half-precision softmax over many classes is off by about this
+_SUM_TOLERANCE = 0.02  # the error of half-precision softmax over many classes
 
 
 def prediction_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float | None]:
-    """Top-1, Top-5 and how sure the model is where it is right.
+    """Top-1, Top-5 and the model's confidence in its correct predictions.
 
     ``AC = mean of P_y over K``, ``CD = std of P_y over K``,
     ``CDAC = std over classes of the class means of P_y over K``; both stds are population stds.
 
-    The class of a sample is its most probable one, the first of several. A sample with a
-    probability that is no finite number counts as wrong: a diverged model has a Top-1, of 0.
+    A sample's predicted class is its most probable one, the first of equals. A sample with a
+    probability that is not finite counts as wrong, so a diverged model has a Top-1 of 0.
 
     Args:
         probabilities: softmax output, shape (samples, classes).
@@ -37,8 +36,8 @@ def prediction_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str,
         ``ac``, ``cd`` and ``cdac`` are None. With fewer than five classes ``top5`` is 1.
 
     Raises:
-        RecordError: for arrays that do not fit together, no samples, a label that is no class, or
-            rows that are no probabilities.
+        RecordError: for arrays that do not fit together, no samples, a label that is not a class,
+            or rows that are not probabilities.
 
     >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     >>> measured = prediction_metrics(p, [0, 1, 1])
@@ -49,7 +48,8 @@ def prediction_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str,
     samples, classes = p.shape
     own = p[np.arange(samples), y]
     earlier = np.arange(classes) < y[:, None]
-    # How many classes come before the sample's own; the first of equals wins, as in argmax.
+    # The rank of the sample's own class: how many are more probable, or equal and earlier, which
+    # is the order of argmax. The class is in the top k where the rank is below k.
     before = np.sum((p > own[:, None]) | ((p == own[:, None]) & earlier), axis=1)
     valid = np.isfinite(p).all(axis=1)
     correct = valid & (before == 0)
@@ -112,37 +112,3 @@ def loss_difference(train_loss: float | None, eval_loss: float | None) -> float 
     0.5
     """
     return None if train_loss is None or eval_loss is None else float(eval_loss - train_loss)
-
-
-class Evaluation(Protocol):
-    """A point of a learning curve."""
-
-    @property
-    def iteration(self) -> int:
-        """Updates done."""
-
-    @property
-    def top1(self) -> float | None:
-        """Share of samples classified correctly, in [0, 1]."""
-
-
-def iterations_to_best(curve: Iterable[Evaluation]) -> int | None:
-    """Iterations when Top-1 was highest, the first time; None if it was never measured.
-
-    >>> from lrbench_hpo.records.run import CurvePoint
-    >>> iterations_to_best([CurvePoint(10, top1=0.5), CurvePoint(20, top1=0.9)])
-    20
-    """
-    measured = [(p.top1, -p.iteration) for p in curve if p.top1 is not None and p.top1 >= 0]
-    return -max(measured)[1] if measured else None
-
-
-def iterations_to(curve: Iterable[Evaluation], top1: float) -> int | None:
-    """Iterations when Top-1 first was at least `top1`; None if it never was.
-
-    >>> from lrbench_hpo.records.run import CurvePoint
-    >>> iterations_to([CurvePoint(10, top1=0.5), CurvePoint(20, top1=0.9)], 0.8)
-    20
-    """
-    reached = [p.iteration for p in curve if p.top1 is not None and p.top1 >= top1]
-    return min(reached, default=None)

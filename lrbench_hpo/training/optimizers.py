@@ -1,4 +1,4 @@
-"""From a recipe to a torch optimizer whose parameter groups keep their LR ratios."""
+"""Torch optimizers made from a recipe; parameter groups keep their LR ratios."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrbench_hpo.records.tasks import Recipe
 
 Optimizer = torch.optim.Optimizer
 
-# One fused pass over the parameters; the other devices run torch's default.
+# Devices where one fused kernel updates all parameters; others use torch's default.
 _FUSED_DEVICES = ("cpu", "cuda")
 
 OPTIMIZERS: Mapping[str, Callable[[Any, Recipe, bool], Optimizer]] = {
@@ -33,18 +33,18 @@ OPTIMIZERS: Mapping[str, Callable[[Any, Recipe, bool], Optimizer]] = {
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """Build the recipe's optimizer, with LR 0 until `set_learning_rate`.
+    """Build the recipe's optimizer; its LR is 0 until `set_learning_rate` is called.
 
-    A model may offer ``parameter_groups(weight_decay)``: a list of groups with ``params``,
-    ``weight_decay`` and ``lr_scale``, the group's ratio to the policy's LR. Another model is one
-    group.
+    A model may define ``parameter_groups(weight_decay)``, which returns a list of groups with
+    ``params``, ``weight_decay`` and ``lr_scale``, the ratio of the group's LR to the policy's LR.
+    All parameters of another model are one group.
 
     Args:
         model: the network, on its device.
         recipe: optimizer, momentum (beta1 for Adam) and weight decay.
 
     Raises:
-        UnknownNameError: for an optimizer that is not in the table.
+        UnknownNameError: for an optimizer that is not in `OPTIMIZERS`.
         TrainingError: for a momentum outside [0, 1), a negative weight decay, or a model without
             a trainable parameter.
     """
@@ -76,22 +76,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Set every group's LR to the given one times the group's ``lr_scale``."""
+    """Set every group's LR to ``learning_rate * lr_scale``."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(learning_rate * group["lr_scale"])
-        else:
-            group["lr"] = learning_rate * group["lr_scale"]
-
-
-def use_tensor_learning_rates(optimizer: Optimizer, device: torch.device) -> None:
-    """Keep every group's LR in a tensor, which a CUDA graph reads at each replay.
-
-    Args:
-        optimizer: from `make_optimizer`.
-        device: where its parameters are.
-    """
-    for group in optimizer.param_groups:
-        group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
-        if "capturable" in group:
-            group["capturable"] = True
+        group["lr"] = learning_rate * group["lr_scale"]

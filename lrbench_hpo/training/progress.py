@@ -1,4 +1,4 @@
-"""What is known of a run so far: its curve, its best evaluation and the weights there."""
+"""The results of a run so far: its curve, its best evaluation and the weights there."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Progress:
     """Collects the evaluations of one run.
 
     Args:
-        record: what is known of the run before it begins.
-        points: iterations to evaluate after, in order; the last is the budget.
+        record: the run's record before it begins.
+        points: iterations after which the run is evaluated, in order; the last is the budget.
 
     Attributes:
         record: as given.
         points: as given.
-        curve: every evaluation; one without losses is where the run diverged.
-        state: weights at the highest Top-1 so far, the first time it was reached.
+        curve: every evaluation; the last has no losses if the run diverged there.
+        state: weights at the first evaluation with the highest Top-1 so far.
     """
 
     def __init__(self, record: Run, points: Sequence[int]) -> None:
@@ -41,7 +41,7 @@ class Progress:
         self.curve: list[CurvePoint] = []
         self.state: Weights = {}
         self._best: dict[str, float | None] = {}
-        self._last_top1: float | None = None  # exactly: a curve's values are rounded
+        self._last_top1: float | None = None  # not rounded, as values of a curve are
 
     @property
     def status(self) -> str:
@@ -57,7 +57,7 @@ class Progress:
         return self.status != "pruned"
 
     def next_point(self, iteration: int) -> int:
-        """The iteration to evaluate after next."""
+        """The iteration of the next evaluation."""
         return next(point for point in self.points if point > iteration)
 
     def add(
@@ -66,12 +66,12 @@ class Progress:
         measured: Mapping[str, float | None],
         weights: Callable[[], Weights],
     ) -> CurvePoint:
-        """Note an evaluation after this many updates; nothing measured means it diverged.
+        """Add an evaluation.
 
         Args:
             iteration: updates so far.
-            measured: what the evaluator found.
-            weights: gives a copy of the network's weights.
+            measured: the evaluator's result; empty if the run diverged.
+            weights: returns a copy of the network's weights.
         """
         point = CurvePoint(
             iteration,
@@ -91,7 +91,7 @@ class Progress:
         """The record of the run so far.
 
         Args:
-            cost: what it has cost.
+            cost: its cost so far, by name.
         """
         return dataclasses.replace(
             self.record,
@@ -103,7 +103,7 @@ class Progress:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as JSON types, and the weights."""
+        """All evaluations in JSON types, and the best weights."""
         return {
             "curve": [point.to_dict() for point in self.curve],
             "best": dict(self._best),
@@ -112,7 +112,7 @@ class Progress:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.curve = [CurvePoint.from_dict(point) for point in state["curve"]]
         self._best = dict(state["best"])
         self._last_top1 = state["last_top1"]

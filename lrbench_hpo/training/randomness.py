@@ -1,4 +1,4 @@
-"""Random numbers of a run: one stream for each use, apart from torch's own."""
+"""Random numbers of a run: one stream for each use, separate from torch's global state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Stream(IntEnum):
-    """What random numbers are for; each use of a run's seed has its own stream."""
+    """Uses of random numbers; each use of a run's seed has a stream of its own."""
 
     INIT = 0
     ORDER = 1
@@ -30,10 +30,10 @@ def stream_seed(seed: int, stream: Stream) -> int:
 
 
 class LayerRandomness:
-    """The random numbers of layers such as dropout, and kernels that repeat their results.
+    """Random numbers for layers such as dropout, and deterministic kernels.
 
-    They go on where they were, however often they are interrupted, and torch's own random state
-    is neither used nor changed.
+    The numbers continue where they stopped, however often a run is interrupted. Torch's global
+    random state is neither used nor changed.
 
     Args:
         device: where the layers are.
@@ -49,7 +49,7 @@ class LayerRandomness:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Let torch draw from these random numbers inside."""
+        """Make torch draw from these random numbers inside."""
         kernels = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         before = self._current()
         self._set(self._states)
@@ -61,11 +61,11 @@ class LayerRandomness:
             self._set(before)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where the random numbers are."""
+        """The positions of the random number generators."""
         return {name: state.clone() for name, state in self._states.items()}
 
     def load_state_dict(self, states: Mapping[str, Tensor]) -> None:
-        """Go on from there; a kind of device that was not used there starts from the seed."""
+        """Continue from there; a kind of device without a saved state starts from the seed."""
         self._states |= {name: states[name].cpu() for name in self._states if name in states}
 
     def _current(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One training run that goes from evaluation to evaluation, and can be put away in between."""
+"""One training run, trained from evaluation to evaluation; it can be saved in between."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FORMAT = 2  # of the state dict
 
 @contextlib.contextmanager
 def memory_checked(device: torch.device, batch_size: int | None) -> Iterator[None]:
-    """Say what to change when the device has too little memory for what is inside.
+    """Raise an error that names the batch size if the device runs out of memory inside.
 
     Raises:
-        TrainingError: in place of torch's own error.
+        TrainingError: instead of torch's own error.
     """
     try:
         yield
@@ -35,15 +35,15 @@ def memory_checked(device: torch.device, batch_size: int | None) -> Iterator[Non
 
 
 class TrainingSession:
-    """One run under way, made by `Trainer.session`.
+    """A run in training, made by `Trainer.session`.
 
-    What `state_dict` gives is all that a run is made of, so a session that loads it goes on with
-    the very numbers of one that was never interrupted.
+    `state_dict` returns the whole state of a run. A session that loads it continues with exactly
+    the numbers of a run that was never interrupted.
 
     Args:
-        loop: the training, not begun.
+        loop: the training loop of a new run.
         evaluator: measures the network.
-        progress: of the run, empty.
+        progress: records the run's evaluations; still empty.
         device: where the network is.
 
     >>> from lrbench_hpo import LRPolicy
@@ -87,13 +87,13 @@ class TrainingSession:
         """Train up to the next evaluation, and evaluate.
 
         Args:
-            on_progress: called every few updates with their number so far.
+            on_progress: called every few updates with the number of updates so far.
 
         Returns:
-            The evaluation; one without losses says that the run diverged.
+            The evaluation; without losses if the run diverged.
 
         Raises:
-            TrainingError: when the run is finished, or the device has too little memory.
+            TrainingError: if the run is finished, or the device has too little memory.
         """
         if self.finished:
             raise TrainingError(
@@ -116,7 +116,7 @@ class TrainingSession:
         return self._progress.run(self._meter.cost(self._loop.iteration * batch_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of all that the run is made of, in tensors and JSON types.
+        """A copy of the whole state of the run, in tensors and JSON types.
 
         ``torch.save`` writes it, ``torch.load(…, weights_only=True)`` reads it.
         """
@@ -130,10 +130,10 @@ class TrainingSession:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave, here or on another machine.
+        """Continue from what `state_dict` returned, here or on another machine.
 
         Raises:
-            TrainingError: for the state of another run, or something else altogether.
+            TrainingError: for the state of another run, or anything else.
         """
         parts = ("identity", "loop", "randomness", "progress", "meter")
         known = isinstance(state, Mapping) and all(part in state for part in parts)
@@ -155,7 +155,7 @@ class TrainingSession:
 
 
 def identity(record: Run) -> dict[str, Any]:
-    """What two states of a run must share for one to go on from the other."""
+    """The values that a run and a saved state must share for the run to continue from it."""
     return {
         **record.task.canonical_dict(),
         "policy": record.policy.to_dict(),

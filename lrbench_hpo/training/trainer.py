@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import TrainingError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import CurvePoint, Run, Task
@@ -39,7 +40,7 @@ _MAX_TRAIN_LOSS_SAMPLES = 2_000
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """What a training gives: its record, and the weights at its best evaluation.
+    """The result of a training: its record, and the weights at its best evaluation.
 
     Attributes:
         run: the record, with everything that was measured.
@@ -53,19 +54,20 @@ class TrainedRun:
 class Trainer:
     """Trains one model on one data set with one recipe, with any number of LR policies.
 
-    The data is moved to the device once. Runs of the same seed start from the same weights and see
-    the same batches, whatever their policy, and give the same numbers on the same machine.
+    The data is moved to the device once. Runs with the same seed start from the same weights and
+    get the same batches, whatever their policy. Repeated on the same machine, a run returns the
+    same numbers.
 
     Args:
         data: the images.
         model: a name, factory or nn.Module, as in `build_model`.
-        recipe: optimizer, batch size, pixels, augmentation; that of the two names when None.
-        device: ``auto`` (CUDA when there is one, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        recipe: optimizer, batch size, pixels, augmentation; if None, the usual one for this data
+            set and model.
+        device: ``auto`` (CUDA if available, else CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         amp: train and evaluate under bfloat16 autocast.
         seed: default seed of the runs.
-        task: metadata to record beside what the trainer knows itself.
-        evaluations: most evaluations in a run.
-        cuda_graphs: on CUDA, record an update once as a CUDA graph and replay it; not measured yet.
+        task: metadata to record beside what the trainer finds out itself.
+        evaluations: the largest number of evaluations in a run.
 
     Raises:
         TrainingError: for settings that cannot work together, before any training.
@@ -88,16 +90,14 @@ class Trainer:
         seed: int = 0,
         task: Task | None = None,
         evaluations: int = 10,
-        cuda_graphs: bool = False,
     ) -> None:
         self.data = data
         self.recipe = recipe or recipe_for(data.name, model_name(model))
         self.device = find_device(device)
         self._model = model
         self.amp = amp
-        self.cuda_graphs = cuda_graphs and self.device.type == "cuda"
-        self._seed = _checked_whole("seed", seed, least=0)
-        self._evaluations = _checked_whole("evaluations", evaluations, least=1)
+        self._seed = _seed(seed)
+        self._evaluations = checks.whole("evaluations", evaluations, error=TrainingError)
         network = build_model(model, data.num_classes, data.image_shape)
         make_optimizer(network, self.recipe)
         self.task = self._describe(task, network)
@@ -122,15 +122,15 @@ class Trainer:
         on_evaluation: OnEvaluation | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> TrainedRun:
-        """Train once, evaluating on the validation split at the policy's LR minima.
+        """Train once, with evaluations on the validation split at the policy's LR minima.
 
         Args:
             policy: the LR of every iteration.
             max_iterations: the budget, in iterations.
             seed: of initial weights and data order; the trainer's own when None.
-            on_evaluation: called after each evaluation with its point and the run so far; when it
-                returns True the run stops there as ``pruned``, unless its budget is used up.
-            on_progress: called every few updates with their number so far.
+            on_evaluation: called after each evaluation with its point and the run so far. If it
+                returns True, the run ends there as ``pruned``, unless its budget is used up.
+            on_progress: called every few updates with the number of updates so far.
 
         Raises:
             TrainingError: for a budget below one iteration or above 10^9, or too little memory on
@@ -147,7 +147,7 @@ class Trainer:
     def session(
         self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
     ) -> TrainingSession:
-        """A run that has not begun, to be taken from evaluation to evaluation.
+        """Prepare a run whose caller decides after each evaluation whether it continues.
 
         Args:
             policy: the LR of every iteration.
@@ -166,55 +166,58 @@ class Trainer:
     def record(
         self, policy: LRPolicy, max_iterations: int, *, seed: int | None = None
     ) -> tuple[Run, tuple[int, ...]]:
-        """What is known of a run before it begins, and the iterations to evaluate after.
+        """The record of a run before it begins, and the iterations after which it is evaluated.
 
         Raises:
             TrainingError: for a budget below one iteration or above 10^9.
         """
-        _checked_whole("max_iterations", max_iterations, least=1, most=MAX_ITERATIONS)
+        budget = checks.whole("max_iterations", max_iterations, error=TrainingError)
+        if budget > MAX_ITERATIONS:
+            rule = f"expected a whole number of at most {MAX_ITERATIONS}"
+            checks.refuse("max_iterations", budget, rule, error=TrainingError)
         record = Run(
             task=self.task,
             policy=policy,
-            max_iterations=max_iterations,
+            max_iterations=budget,
             seed=self.seed_of(seed),
             environment=environment(self.device, amp=self.amp),
             notes={"evaluation_samples": len(self.data.validation)},
         )
-        return record, policy.evaluation_points(max_iterations, limit=self._evaluations)
+        return record, policy.evaluation_points(budget, limit=self._evaluations)
 
     def seed_of(self, seed: int | None) -> int:
         """A run's seed: the trainer's own when None."""
-        return self._seed if seed is None else _checked_whole("seed", seed, least=0)
+        return self._seed if seed is None else _seed(seed)
 
     def start(self, *, seed: int | None = None, batches: BatchSource | None = None) -> TrainingLoop:
-        """The loop of a run that has not begun: `train` without policy, evaluation and record.
+        """The training loop of a new run, without policy, evaluation and record.
 
         Args:
             seed: of initial weights and data order; the trainer's own when None.
-            batches: the data, where they are not drawn for this loop alone.
+            batches: the data; if None, batches drawn for this loop alone.
         """
         network = self.network(seed)
         own = self.batches(seed) if batches is None else batches
         optimizer = make_optimizer(network, self.recipe)
-        return TrainingLoop(network, optimizer, own, amp=self.amp, cuda_graphs=self.cuda_graphs)
+        return TrainingLoop(network, optimizer, own, amp=self.amp)
 
     def network(self, seed: int | None = None) -> nn.Module:
-        """The network that a run of this seed begins with, on the device."""
+        """The initial network of a run with this seed, on the device."""
         return self._network(stream_seed(self.seed_of(seed), Stream.INIT))
 
     def batches(self, seed: int | None = None) -> Batches:
-        """The batches of a run of this seed, from the first."""
+        """The batches of a run with this seed, from the first."""
         order_seed = stream_seed(self.seed_of(seed), Stream.ORDER)
         return Batches(self._stream, self._pixels, self.recipe.batch_size, order_seed)
 
     def test(self, state: Mapping[str, Tensor]) -> dict[str, float | None]:
-        """All metrics on the test split, of the network with these weights.
+        """Measure all metrics on the test split, for the network with these weights.
 
         Args:
             state: a state dict, as in `TrainedRun.state`.
 
         Raises:
-            TrainingError: for weights that are not this model's.
+            TrainingError: for weights of another model.
         """
         network = self._network(0)
         try:
@@ -233,7 +236,7 @@ class Trainer:
         return network.to(self.device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
     def _try_batch(self, network: nn.Module) -> None:
-        """Refuse a network that fails in training mode; it is not used after this."""
+        """Raise for a network that fails in training mode; it may not be used afterwards."""
         images, _ = self._train.slice(0, min(2, self.recipe.batch_size))
         batch = self._pixels(images)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp)
@@ -244,7 +247,7 @@ class Trainer:
         return DeviceSamples(samples, self.device, channels_last=self._channels_last)
 
     def _evaluator_for(self, samples: Samples) -> Evaluator:
-        """An evaluator with a part of the train split as large as the validation split."""
+        """An evaluator; its training loss is over as many samples as there are for validation."""
         size = min(len(self.data.train), len(self.data.validation), _MAX_TRAIN_LOSS_SAMPLES)
         generator = torch.Generator().manual_seed(stream_seed(0, Stream.TRAIN_LOSS))
         chosen = torch.randperm(len(self.data.train), generator=generator)[:size]
@@ -252,7 +255,7 @@ class Trainer:
         return Evaluator(self._stored(samples), self._stored(part), self._pixels, self.amp)
 
     def _describe(self, task: Task | None, network: nn.Module) -> Task:
-        """The task to record: what was really trained wins over what was expected."""
+        """The task to record: measured facts replace those of the given task."""
         data, recipe = self.data, self.recipe
         return dataclasses.replace(
             task or task_for(data.name, model_name(self._model), recipe),
@@ -269,11 +272,11 @@ class Trainer:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name.
+    """Find a device by name.
 
     Raises:
         UnknownNameError: for a name that torch does not know.
-        TrainingError: for a device that is not there.
+        TrainingError: for a device that this machine does not have.
 
     >>> find_device("cpu")
     device(type='cpu')
@@ -287,19 +290,15 @@ def find_device(name: str) -> torch.device:
         raise UnknownNameError.among("device", name, kinds) from None
     if device.type not in kinds:
         raise UnknownNameError.among("device", name, kinds)
-    there = {
+    available = {
         "cpu": True,
         "cuda": (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there[device.type]:
+    if not available[device.type]:
         raise TrainingError(f"device={name!r}: not on this machine: choose auto or cpu")
     return device
 
 
-def _checked_whole(name: str, value: int, least: int, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise TrainingError(f"{name}={value!r}: expected a whole number of at least {least}")
-    if most is not None and value > most:
-        raise TrainingError(f"{name}={value!r}: expected a whole number of at most {most}")
-    return value
+def _seed(seed: int) -> int:
+    return checks.whole("seed", seed, 0, error=TrainingError)

@@ -213,7 +213,7 @@ class OneAtATime(PopulationTrial):
     """On a machine with memory for one network."""
 
     def _made(self, executor):
-        return Population(self._trainer, room=1, executor=executor)
+        return Population(self._trainer, capacity=1, executor=executor)
 
 
 def test_policies_wait_for_room():

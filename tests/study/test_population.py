@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 import lrbench_hpo
 from lrbench_hpo import LRPolicy, Objective, connect, create_study, optimize
 from lrbench_hpo.errors import LRBenchError, StudyError
-from lrbench_hpo.study.population import open_crew
+from lrbench_hpo.study.population import open_workers
 from lrbench_hpo.training import Trainer
 
 BUDGET = 40
@@ -249,9 +249,9 @@ def test_what_cannot_work_is_one_line(url, objective):
     assert study.trials == []
 
 
-def test_a_crew_is_never_larger_than_its_population(url, objective):
-    crew = open_crew(study_of(url), objective, 1, "stream", 2)
-    assert (crew.room, type(crew).__name__) == (1, "Crew")
+def test_a_pool_is_never_larger_than_its_population(url, objective):
+    workers = open_workers(study_of(url), objective, 1, "stream", 2)
+    assert (workers.capacity, type(workers).__name__) == (1, "Worker")
     assert isinstance(
         objective.trainer_for(lrbench_hpo.study.settings.StudySettings.of(study_of(url))), Trainer
     )
@@ -284,17 +284,19 @@ def test_timing_says_how_the_cores_are_used(url, objective, monkeypatch, process
     monkeypatch.setattr(
         "lrbench_hpo.training.population.layout.processes_for", lambda trainer: said
     )
-    crew = open_crew(study_of(url), objective)
+    workers = open_workers(study_of(url), objective)
     try:
-        assert crew.room == processes
-        assert crew.notes[0] == "as timed"
+        assert workers.capacity == processes
+        assert workers.notes[0] == "as timed"
     finally:
-        crew.close()
+        workers.close()
 
 
 @pytest.mark.parametrize("given", [{"population": 2}, {"processes": 2}])
 def test_nothing_is_timed_where_somebody_says_it(url, objective, monkeypatch, given):
     monkeypatch.setattr("lrbench_hpo.training.population.layout.processes_for", None)
-    crew = open_crew(study_of(url), objective, **{"processes": 1, "executor": "stream", **given})
-    crew.close()
-    assert crew.room == 2
+    workers = open_workers(
+        study_of(url), objective, **{"processes": 1, "executor": "stream", **given}
+    )
+    workers.close()
+    assert workers.capacity == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,16 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def digits() -> ImageData:
     return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def few(digits: ImageData) -> ImageData:
+    """Digits for networks that train a few updates: 200 for training, 50 for validation."""
+    train, validation = (
+        samples.take(torch.arange(size))
+        for samples, size in ((digits.train, 200), (digits.validation, 50))
+    )
+    return dataclasses.replace(digits, train=train, validation=validation)
 
 
 @pytest.fixture(scope="session")

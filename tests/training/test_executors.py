@@ -1,4 +1,4 @@
-"""What holds for every executor: lanes are the networks that their seeds and LRs give alone."""
+"""What holds for every executor: each network is the one that its seed and LRs give alone."""
 
 from __future__ import annotations
 
@@ -39,16 +39,6 @@ def make(data: ImageData, case: str) -> tuple[Trainer, float]:
     return Trainer(data, model, recipe, device="cpu"), rate
 
 
-@pytest.fixture(scope="module")
-def few(digits: ImageData) -> ImageData:
-    """Digits for networks that train a few updates."""
-    train, validation = (
-        samples.take(torch.arange(size))
-        for samples, size in ((digits.train, 200), (digits.validation, 50))
-    )
-    return dataclasses.replace(digits, train=train, validation=validation)
-
-
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Networks and pixels in float64, where the order of sums hardly shows."""
@@ -57,10 +47,10 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def waves(lanes: int, updates: int, rate: float) -> list[list[float]]:
-    """An LR curve of its own for each lane."""
+def waves(networks: int, updates: int, rate: float) -> list[list[float]]:
+    """An LR curve of its own for each network."""
     moments = np.arange(updates) / 4
-    return [(rate * (1 + np.sin(moments + lane) / 2)).tolist() for lane in range(lanes)]
+    return [(rate * (1 + np.sin(moments + index) / 2)).tolist() for index in range(networks)]
 
 
 def alone(trainer: Trainer, seed: int, rates: list[float]) -> dict[str, torch.Tensor]:
@@ -78,9 +68,9 @@ def assert_close(found, wanted, exact: bool) -> None:
         torch.testing.assert_close(found[name], value, rtol=0.0, atol=tolerance, msg=name)
 
 
-def all_bits(executor, lane: int) -> dict[str, torch.Tensor]:
-    """Every tensor of a lane: weights, statistics, what the optimizer keeps."""
-    loop = executor.state_dict(lane)["loop"]
+def all_bits(executor, index: int) -> dict[str, torch.Tensor]:
+    """Every tensor of a network: weights, statistics, the optimizer's state."""
+    loop = executor.state_dict(index)["loop"]
     kept = {
         f"{index} {name}": value
         for index, state in loop["optimizer"]["state"].items()
@@ -98,7 +88,7 @@ def assert_same_bits(found, wanted) -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("case", CASES)
-def test_lanes_are_the_networks_that_train_alone(few, name, case):
+def test_networks_are_those_that_train_alone(few, name, case):
     trainer, rate = make(few, case)
     executor = BOTH[name](trainer)
     curves = waves(4, 7, rate)
@@ -112,27 +102,27 @@ def test_lanes_are_the_networks_that_train_alone(few, name, case):
     assert executor.advance(rates) == [None] * 4
     exact = name == "stream"
     lives = [(0, curves[0]), (5, curves[1]), (0, curves[2][:4]), (0, fork)]
-    for lane, (seed, life) in enumerate(lives):
-        assert_close(executor.weights(lane), alone(trainer, seed, life), exact)
+    for index, (seed, life) in enumerate(lives):
+        assert_close(executor.weights(index), alone(trainer, seed, life), exact)
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_lanes_are_evaluated_as_networks_are(few, name):
+def test_networks_are_evaluated_as_the_trainer_does(few, name):
     trainer, rate = make(few, "resnet20, nesterov, crops")
     executor = BOTH[name](trainer)
     executor.add(0)
     executor.add(1)
     executor.advance(waves(2, 3, rate))
-    for lane, found in zip([1, 0], executor.evaluate([1, 0]), strict=True):
+    for index, found in zip([1, 0], executor.evaluate([1, 0]), strict=True):
         network = trainer.network(0)
-        network.load_state_dict(executor.weights(lane))
+        network.load_state_dict(executor.weights(index))
         assert found == trainer.evaluator(network)
 
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("case", [*CONVOLUTIONS, "mlp, adamw"])
 @pytest.mark.parametrize("rate", [1e6, float("inf")])
-def test_a_lane_that_diverges_changes_no_bit_of_the_others(few, name, case, rate):
+def test_a_network_that_diverges_changes_no_bit_of_the_others(few, name, case, rate):
     trainer, usual = make(few, case)
     good, bad = waves(3, 6, usual), waves(3, 6, usual)
     bad[1][2:] = [rate] * 4
@@ -142,7 +132,7 @@ def test_a_lane_that_diverges_changes_no_bit_of_the_others(few, name, case, rate
         for _ in range(3):
             executor.add(0)
         failed = executor.advance(rates)
-        ends.append([all_bits(executor, lane) for lane in (0, 2)])
+        ends.append([all_bits(executor, index) for index in (0, 2)])
     assert failed[0] is None
     assert failed[2] is None
     loop = trainer.start(seed=0)
@@ -161,24 +151,24 @@ def test_those_who_stay_keep_every_bit(few, name, case):
     for seed in (0, 0, 3):
         executor.add(seed)
     executor.advance(waves(3, 2, rate))
-    before = [all_bits(executor, lane) for lane in range(3)]
+    before = [all_bits(executor, index) for index in range(3)]
     executor.fork(1)
     executor.compact([2, 3, 0])
     assert len(executor) == 3
-    for lane, old in enumerate((2, 1, 0)):
-        assert_same_bits(all_bits(executor, lane), before[old])
+    for index, old in enumerate((2, 1, 0)):
+        assert_same_bits(all_bits(executor, index), before[old])
     executor.advance([[0.0]] * 3)  # puts them together anew
     if case == "mlp, adam":
         return
     # At LR 0 no weight moves: those who stayed are still those who stayed.
-    for lane, old in enumerate((2, 1, 0)):
-        names = [key for key in executor.weights(lane) if key.endswith("weight")]
-        assert all(torch.equal(executor.weights(lane)[key], before[old][key]) for key in names)
+    for index, old in enumerate((2, 1, 0)):
+        names = [key for key in executor.weights(index) if key.endswith("weight")]
+        assert all(torch.equal(executor.weights(index)[key], before[old][key]) for key in names)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", BOTH)
-def test_training_goes_on_after_a_lane_has_left(few, name):
+def test_training_goes_on_after_a_network_has_left(few, name):
     trainer, rate = make(few, "lenet, momentum")
     executor = BOTH[name](trainer)
     curves = waves(3, 6, rate)
@@ -187,8 +177,8 @@ def test_training_goes_on_after_a_lane_has_left(few, name):
     executor.advance([curve[:3] for curve in curves])
     executor.compact([2, 0])
     executor.advance([curves[2][3:], curves[0][3:]])
-    for lane, curve in enumerate((curves[2], curves[0])):
-        assert_close(executor.weights(lane), alone(trainer, 0, curve), name == "stream")
+    for index, curve in enumerate((curves[2], curves[0])):
+        assert_close(executor.weights(index), alone(trainer, 0, curve), name == "stream")
 
 
 def on_disk(state):
@@ -201,25 +191,25 @@ def on_disk(state):
 
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("case", ["resnet20, nesterov, crops", "mlp, adam"])
-def test_a_saved_lane_goes_on_as_if_it_had_never_stopped(few, name, case):
+def test_a_saved_network_goes_on_as_if_it_had_never_stopped(few, name, case):
     trainer, rate = make(few, case)
     curves = waves(2, 6, rate)
     executor, again = BOTH[name](trainer), BOTH[name](trainer)
     for seed in (0, 4):
         executor.add(seed)
     executor.advance([curve[:4] for curve in curves])
-    for lane in (0, 1):
-        again.restore(on_disk(executor.state_dict(lane)))
+    for index in (0, 1):
+        again.restore(on_disk(executor.state_dict(index)))
     for each in (executor, again):
         each.advance([curve[4:] for curve in curves])
-    for lane in (0, 1):
-        assert_same_bits(all_bits(again, lane), all_bits(executor, lane))
+    for index in (0, 1):
+        assert_same_bits(all_bits(again, index), all_bits(executor, index))
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", ["resnet20, nesterov, crops", "mlp, plain", "mlp, adamw"])
 @pytest.mark.parametrize(("first", "second"), [("stream", "stacked"), ("stacked", "stream")])
-def test_a_lane_of_one_executor_goes_on_in_the_other(few, case, first, second):
+def test_a_network_of_one_executor_goes_on_in_the_other(few, case, first, second):
     trainer, rate = make(few, case)
     (curve,) = waves(1, 6, rate)
     executor, again = BOTH[first](trainer), BOTH[second](trainer)
@@ -231,7 +221,7 @@ def test_a_lane_of_one_executor_goes_on_in_the_other(few, case, first, second):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_bfloat16_keeps_lanes_apart_too(few, name):
+def test_bfloat16_keeps_networks_apart_too(few, name):
     trainer = Trainer(few, "mlp", device="cpu", amp=True)
     rates = [[0.05] * 3, [float("inf")] * 3]
     executor, by_itself = BOTH[name](trainer), BOTH[name](trainer)
@@ -247,14 +237,14 @@ def test_bfloat16_keeps_lanes_apart_too(few, name):
 
 def test_an_executor_that_is_asked_for_is_given(digits_trainer):
     for name in ("stream", "stacked"):
-        executor, (note,) = make_executor(name, digits_trainer, room=3)
+        executor, (note,) = make_executor(name, digits_trainer, capacity=3)
         assert executor.name == name
         assert len(executor) == 0
         assert note.startswith(f"executor {name}")
 
 
 def test_the_faster_executor_is_taken_and_the_rates_are_told(digits_trainer):
-    executor, (note,) = make_executor("auto", digits_trainer, room=3)
+    executor, (note,) = make_executor("auto", digits_trainer, capacity=3)
     assert len(executor) == 0
     told = re.search(r"([\d.e+]+) updates/s of 3 networks stacked, ([\d.e+]+) in turn", note)
     stacked, stream = map(float, told.groups())
@@ -264,7 +254,7 @@ def test_the_faster_executor_is_taken_and_the_rates_are_told(digits_trainer):
 
 
 def test_one_network_alone_needs_no_timing(digits_trainer):
-    executor, notes = make_executor("auto", digits_trainer, room=1)
+    executor, notes = make_executor("auto", digits_trainer, capacity=1)
     assert executor.name == "stream"
     assert notes == ("executor stream: there is one network at a time",)
 
@@ -279,7 +269,7 @@ def test_timed_turns_give_a_rate_for_each(digits_trainer):
 
 def test_an_unknown_executor_gets_the_known_ones(digits_trainer):
     with pytest.raises(UnknownNameError, match="stacked") as caught:
-        make_executor("stack", digits_trainer, room=2)
+        make_executor("stack", digits_trainer, capacity=2)
     assert all(name in str(caught.value) for name in EXECUTORS)
 
 
@@ -287,7 +277,7 @@ def test_a_network_that_cannot_be_stacked_is_refused_or_trained_in_turn(digits):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(256, 10))
     trainer = Trainer(digits, model, device="cpu")
     with pytest.raises(TrainingError, match=r"random numbers.*choose stream"):
-        make_executor("stacked", trainer, room=2)
-    executor, notes = make_executor("auto", trainer, room=2)
+        make_executor("stacked", trainer, capacity=2)
+    executor, notes = make_executor("auto", trainer, capacity=2)
     assert executor.name == "stream"
     assert "random numbers" in notes[0]

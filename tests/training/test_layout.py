@@ -36,12 +36,12 @@ def test_a_single_core_is_one_process(trainer, threads, monkeypatch):
 
 def test_hyper_threads_are_no_cores(trainer, threads, monkeypatch):
     monkeypatch.setattr(layout, "usable_cores", lambda: 4)
-    monkeypatch.setattr(layout, "_gain", lambda trainer, threads: 1.9)
+    monkeypatch.setattr(layout, "_speed_up", lambda trainer, threads: 1.9)
     assert processes_for(trainer)[0] == 1
 
 
 def test_nothing_is_tried_before_a_fork_beside_a_gpu(trainer, threads, monkeypatch):
-    monkeypatch.setattr(layout, "_gain", None)
+    monkeypatch.setattr(layout, "_speed_up", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert processes_for(trainer) == (2, "one process a core")
 
@@ -50,7 +50,7 @@ def test_nothing_is_tried_before_a_fork_beside_a_gpu(trainer, threads, monkeypat
 def test_one_network_has_all_cores_where_that_is_nearly_as_fast(
     trainer, threads, monkeypatch, gain, processes
 ):
-    monkeypatch.setattr(layout, "_gain", lambda trainer, threads: gain)
+    monkeypatch.setattr(layout, "_speed_up", lambda trainer, threads: gain)
     found, note = processes_for(trainer)
     assert found == processes
     assert "2 threads train one network 1.4 times as fast as one thread" in note

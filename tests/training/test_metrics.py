@@ -8,13 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.records.run import CurvePoint
-from lrbench_hpo.training.metrics import (
-    iterations_to,
-    iterations_to_best,
-    loss_difference,
-    prediction_metrics,
-)
+from lrbench_hpo.training.metrics import loss_difference, prediction_metrics
 
 
 def test_by_hand() -> None:
@@ -136,15 +130,3 @@ def test_loss_difference_is_signed() -> None:
     assert loss_difference(0.5, 0.25) == -0.25
     assert loss_difference(None, 0.25) is None
     assert loss_difference(0.5, None) is None
-
-
-def test_iterations_to_best_and_to_a_target() -> None:
-    shares = [None, 0.5, 0.9, float("nan"), 0.9, 0.7]
-    curve = [CurvePoint(10 * (i + 1), top1=share) for i, share in enumerate(shares)]
-    assert iterations_to_best(curve) == 30
-    assert iterations_to(curve, 0.5) == 20
-    assert iterations_to(curve, 0.6) == 30
-    assert iterations_to(curve, 0.95) is None
-    assert iterations_to_best([]) is None
-    assert iterations_to_best([CurvePoint(5)]) is None
-    assert iterations_to_best([CurvePoint(5, top1=0.0)]) == 5

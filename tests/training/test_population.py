@@ -63,13 +63,19 @@ def run_to_end(population: Population) -> list[Member]:
     return ended
 
 
-@pytest.mark.parametrize("room", [1, 3, 16])
-@pytest.mark.parametrize("model", ["mlp", Dropping])
-def test_together_is_alone_bit_for_bit(digits, model, room):
-    trainer = Trainer(digits, model, Recipe(pixels="unit"), device="cpu")
-    members = train_all(trainer, POLICIES, 40, room=room, executor="stream")
+@pytest.fixture(scope="module", params=["mlp", Dropping])
+def trained_alone(digits, request) -> tuple[Trainer, dict[LRPolicy, TrainedRun]]:
+    """A trainer, and what it makes of each policy by itself."""
+    trainer = Trainer(digits, request.param, Recipe(pixels="unit"), device="cpu")
+    return trainer, {policy: trainer.train(policy, 40) for policy in POLICIES}
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 16])
+def test_together_is_alone_bit_for_bit(trained_alone, capacity):
+    trainer, alone = trained_alone
+    members = train_all(trainer, POLICIES, 40, capacity=capacity, executor="stream")
     for policy, member in zip(POLICIES, members, strict=True):
-        assert same(trainer.train(policy, 40), member), policy
+        assert same(alone[policy], member), policy
 
 
 def test_together_is_alone_with_augmentation_batchnorm_and_adam(digits):
@@ -163,16 +169,15 @@ def test_dropped_members_stay_as_they_are_and_harm_nobody(digits_trainer):
     population = Population(digits_trainer, executor="stream")
     members = [population.add(policy, 40) for policy in POLICIES[:6]]
     population.step()
-    population.drop(members[1:4])
+    population.remove(members[1:4])
     run_to_end(population)
     assert [member.run().status for member in members[1:4]] == ["pruned"] * 3
     for member in (members[0], *members[4:]):
         assert same(digits_trainer.train(member.run().policy, 40), member)
 
 
-@pytest.mark.parametrize("model", ["mlp", Dropping])
-def test_saved_and_restored_is_uninterrupted(digits, model):
-    trainer = Trainer(digits, model, Recipe(pixels="unit"), device="cpu")
+def test_saved_and_restored_is_uninterrupted(trained_alone):
+    trainer, alone = trained_alone
     population = Population(trainer, executor="stream")
     for policy in POLICIES:
         population.add(policy, 40)
@@ -189,7 +194,7 @@ def test_saved_and_restored_is_uninterrupted(digits, model):
     assert numbers == {member.number for member in population.members}
     ended = run_to_end(again)
     assert {member.number for member in ended} == numbers
-    assert all(same(trainer.train(member.run().policy, 40), member) for member in ended)
+    assert all(same(alone[member.run().policy], member) for member in ended)
     fresh = again.add(FIX, 40)
     assert fresh.number == len(POLICIES)
 
@@ -222,18 +227,18 @@ def test_a_state_of_something_else_is_refused(digits, digits_trainer):
 
 
 def test_bad_input_is_one_line(digits_trainer):
-    for room in (0, -1, 2.5, True, "4"):
-        with pytest.raises(TrainingError, match=f"room={room!r}: expected a whole number"):
-            Population(digits_trainer, room=room)
+    for capacity in (0, -1, 2.5, True, "4"):
+        with pytest.raises(TrainingError, match=f"capacity={capacity!r}: expected a whole number"):
+            Population(digits_trainer, capacity=capacity)
     with pytest.raises(UnknownNameError, match="executor 'steam'"):
         Population(digits_trainer, executor="steam")
-    population = Population(digits_trainer, room=1, executor="stream")
+    population = Population(digits_trainer, capacity=1, executor="stream")
     with pytest.raises(TrainingError, match="without members"):
         population.step()
     with pytest.raises(TrainingError, match="max_iterations=0"):
         population.add(FIX, 0)
     population.add(FIX, 20)
-    with pytest.raises(TrainingError, match="room=1: as many members are under way"):
+    with pytest.raises(TrainingError, match="capacity=1: as many members are under way"):
         population.add(FIX, 20)
 
 
@@ -242,7 +247,7 @@ def test_a_step_ends_early_where_somebody_wants_it_to(digits_trainer):
     member = population.add(FIX, 10**6)
     assert population.step(lambda members: members[0].iteration >= 50) == []
     assert member.iteration == 50
-    population.drop([member])
+    population.remove([member])
     assert member.run().status == "pruned"
 
 

@@ -74,9 +74,9 @@ def assert_same_weights(first, second):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_bit_for_bit_from_every_evaluation(digits, kind):
+def test_a_run_goes_on_bit_for_bit_from_every_evaluation(few, kind):
     model, recipe, policy, budget = KINDS[kind]
-    trainer = Trainer(digits, model, recipe, device="cpu", seed=3)
+    trainer = Trainer(few, model, recipe, device="cpu", seed=3)
     expected = trainer.train(policy, budget)
     whole = trainer.session(policy, budget)
     states = [on_disk(whole.state_dict())]
@@ -88,7 +88,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_evaluation(digits, kind):
     for state in states:
         # Another trainer, as on another machine, and torch's own random state somewhere else.
         torch.manual_seed(len(states))
-        again = Trainer(digits, model, recipe, device="cpu").session(policy, budget, seed=3)
+        again = Trainer(few, model, recipe, device="cpu").session(policy, budget, seed=3)
         again.load_state_dict(state)
         finished(again)
         assert comparable(again) == comparable(whole)
@@ -212,12 +212,12 @@ def test_something_else_is_no_state(digits_trainer, state):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_bit_for_bit_on_every_device_there_is(digits, kind, device):
+def test_a_run_goes_on_bit_for_bit_on_every_device_there_is(few, kind, device):
     model, recipe, policy, budget = KINDS[kind]
-    trainer = Trainer(digits, model, recipe, device=device)
+    trainer = Trainer(few, model, recipe, device=device)
     whole = trainer.session(policy, budget)
     whole.step()
     state = on_disk(whole.state_dict())
-    again = Trainer(digits, model, recipe, device=device).session(policy, budget)
+    again = Trainer(few, model, recipe, device=device).session(policy, budget)
     again.load_state_dict(state)
     assert comparable(finished(again)) == comparable(finished(whole))

@@ -140,7 +140,7 @@ def test_usual_layers_are_stacked(digits, model):
 @pytest.mark.parametrize("model", BY_VMAP)
 def test_what_cannot_be_converted_is_vmapped_and_why_is_told(digits, model):
     trainer = Trainer(digits, model, SMALL, device="cpu")
-    executor, notes = make_executor("stacked", trainer, room=2)
+    executor, notes = make_executor("stacked", trainer, capacity=2)
     assert executor.how == "vmap"
     assert notes[0] == "executor stacked (vmap): as asked"
     assert notes[1].startswith("stacked layers do not do: ")
@@ -173,9 +173,9 @@ def test_users_networks_train_as_they_do_alone(digits, model):
         executor.add(0)
         executor.add(1)
         assert executor.advance(rates) == [None, None]
-    for lane in (0, 1):
-        wanted = executors[1].weights(lane)
-        found = executors[0].weights(lane)
+    for index in (0, 1):
+        wanted = executors[1].weights(index)
+        found = executors[0].weights(index)
         assert list(found) == list(wanted)
         for name, value in wanted.items():
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)

@@ -1,4 +1,4 @@
-"""Batches from data that lives on the device as one tensor."""
+"""Batches from data that is stored on the device as one tensor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pixels:
 
 
 def pixels_for(kind: str, train: Samples, device: torch.device) -> Pixels:
-    """The map of a recipe's ``pixels``; means and deviations are those of the training images.
+    """The map for a recipe's ``pixels``, with the training images' means and deviations.
 
     Args:
         kind: ``unit``: x / 255; ``caffe``: x - mean, on the scale 0..255; ``standard``:
@@ -60,7 +60,7 @@ def pixels_for(kind: str, train: Samples, device: torch.device) -> Pixels:
         "standard": 1 / torch.where(std > 0, std, 1.0),
     }[kind]
     shape = (1, -1, 1, 1)
-    exact = torch.get_default_dtype()  # as that of the networks
+    exact = torch.get_default_dtype()  # that of the networks
     shift = None if kind == "unit" else (mean * factor).to(exact).view(shape).to(device)
     return Pixels(factor.to(exact).view(shape).to(device), shift)
 
@@ -81,7 +81,7 @@ def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class DeviceSamples:
-    """Samples on the device, stored so that a batch comes out in the model's memory format."""
+    """Samples on the device, stored so that batches have the model's memory format."""
 
     def __init__(self, samples: Samples, device: torch.device, *, channels_last: bool) -> None:
         self.channels_last = channels_last
@@ -95,7 +95,7 @@ class DeviceSamples:
         return len(self.labels)
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Samples start to stop in their stored order: images (n, C, H, W) and labels."""
+        """The samples from start to stop: images (n, C, H, W) and labels."""
         return self._view(self.stored[start:stop]), self.labels[start:stop]
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,10 +109,10 @@ class DeviceSamples:
 
 
 class CroppedSamples:
-    """Training samples of which every batch shows random crops, mirrored half of the time.
+    """Training samples that are cropped at random in every batch, and mirrored half of the time.
 
-    The images are padded once by 4 black pixels a side; a batch's crops are one indexing of a
-    sliding-window view, so the whole batch is cut at once, on the device.
+    The images are padded once by 4 black pixels on each side. All crops of a batch are one indexing
+    of a sliding-window view, so they are cut in one operation, on the device.
     """
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
@@ -123,7 +123,7 @@ class CroppedSamples:
         self.labels = samples.labels.to(device)
 
     def take(self, indices: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples at these indices, cropped at and mirrored as ``places`` (3, n) tells."""
+        """The samples at these indices; ``places`` (3, n) are rows, columns and mirroring."""
         rows, columns, mirrored = places
         crops = self._windows[indices, rows, columns]
         crops = torch.where(mirrored.bool().view(-1, 1, 1, 1), crops.flip(2), crops)
@@ -133,8 +133,8 @@ class CroppedSamples:
 class Batches:
     """An endless stream of training batches, drawn from its own generator.
 
-    Every epoch is a new shuffle; its last, incomplete batch is left out. The random numbers are
-    drawn on the CPU for a whole epoch, so CPU and GPU see the same batches.
+    Every epoch is a new shuffle; its last, incomplete batch is left out. Random numbers are drawn
+    on the CPU for a whole epoch, so the batches are the same on every device.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Batches:
         self._epoch_start = self._generator.get_state()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is: the generator before this epoch's draws, and the batches since."""
+        """The position: the generator before this epoch's draws, and the batches since then."""
         begun = self._position < self._batches_per_epoch
         return {
             "generator": self._epoch_start.clone() if begun else self._generator.get_state(),
@@ -163,7 +163,7 @@ class Batches:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there: the batches to come are the same."""
+        """Continue from a saved position with the same batches."""
         self._generator.set_state(state["generator"].cpu())
         self._position = self._batches_per_epoch
         if state["position"] is not None:

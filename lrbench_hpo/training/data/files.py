@@ -1,4 +1,4 @@
-"""Images from files of the user's own: ``.npz`` archives and folders of pictures."""
+"""Images from the user's files: ``.npz`` archives and folders of pictures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lrbench_hpo.errors import DataError
 from lrbench_hpo.training.data.samples import RawData, Samples, make_raw_data, make_samples
 
 _NPZ_KEYS = "train_images and train_labels, or train_jpeg, train_offsets and train_labels"
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError)  # what it raises for broken files
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError)  # raised for broken files
 
 Pixels = np.ndarray[Any, Any]
 
-# A folder's own names for its splits.
+# Names of the splits' folders.
 _FOLDER_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -37,7 +37,7 @@ def load_npz(path: Path) -> RawData:
         path: the file; its name without the suffix names the data set.
 
     Raises:
-        DataError: for a file that is missing, no .npz, or does not hold such arrays.
+        DataError: for a file that is missing, is not a .npz, or lacks these arrays.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file: give the path of a .npz file")
@@ -49,7 +49,7 @@ def load_npz(path: Path) -> RawData:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).partition("\n")[0]
-        if "allow_pickle" in reason:  # numpy's advice, which is none of ours
+        if "allow_pickle" in reason:  # numpy's advice would be to unpickle
             reason = "it holds an array of Python objects"
         raise DataError(
             f"{path}: not a readable .npz file ({reason}): write it again with numpy.savez"
@@ -118,7 +118,7 @@ def _decode_jpeg(data: memoryview, where: str, index: int) -> Pixels:
 
 
 def load_folder(path: Path, image_size: int) -> RawData:
-    """Read pictures from one folder a class, below train/ (and val/, test/) if there is one.
+    """Read pictures from one folder per class, below train/ (and val/, test/) if it exists.
 
     Args:
         path: the folder; its name names the data set.

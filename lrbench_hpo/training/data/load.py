@@ -1,4 +1,4 @@
-"""Image data with its three splits, all of it in memory."""
+"""Image data with its three splits, all in memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import platformdirs
 import torch
 
+from lrbench_hpo import checks
 from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.errors import DataError
 from lrbench_hpo.records.tasks import dataset_info
@@ -22,7 +23,7 @@ DEFAULT_VALIDATION_SHARE = 0.1
 MAX_DEFAULT_VALIDATION = 5_000
 _SMALL_SET, _SMALL_SET_SHARE = 5_000, 0.15
 _TEST_SHARE = 0.2
-# The test split of a source that has none of its own is the same for every seed and for good.
+# A test split made here never depends on the user's seed, so that results stay comparable.
 _TEST_SEED = 20_190_818
 
 
@@ -31,11 +32,11 @@ class ImageData:
     """A data set of labelled images, split into train, validation and test.
 
     Attributes:
-        name: under which its runs are recorded.
+        name: the name in records of its runs.
         classes: the classes' names; label i means ``classes[i]``.
-        train: the samples that are learnt.
-        validation: the samples that LR policies are chosen on.
-        test: the samples that the winner is measured on, once.
+        train: the samples that networks are trained on.
+        validation: the samples that LR policies are compared on.
+        test: the samples that the best policy is measured on, once.
     """
 
     name: str
@@ -66,25 +67,25 @@ def load_data(
     image_size: int = 32,
     name: str | None = None,
 ) -> ImageData:
-    """Load images and split them: validation by seed, test never by seed.
+    """Load images and split them; the seed chooses the validation split, never the test split.
 
     Args:
         dataset: a name of `sources.SOURCES`, a ``.npz`` file, a folder of images, a name of such a
             file or folder below ``root``, a map-style torch Dataset of (image, label), a pair
             (images, labels), a mapping of split names (train, validation, test) to those, or an
             `ImageData`, which is returned as it is.
-        root: directory with the data; else the environment's ``LRBENCH_DATA``, else a directory
-            in the user's cache.
-        download: let torchvision download a data set that is not there.
+        root: directory with the data; default: the environment's ``LRBENCH_DATA``, else a
+            directory in the user's cache.
+        download: let torchvision download missing data sets.
         seed: seed of the validation split.
         validation_share: share of the training samples for validation, in (0, 1); default 0.1
             (0.15 below 5,000 samples) and at most 5,000 samples.
         image_size: side in pixels to which a folder's images are resized.
-        name: name to record, if not that of the data set.
+        name: the name to record; default: that of the data set.
 
     Raises:
         DataError: for data that is missing, unreadable or inconsistent.
-        UnknownNameError: for a name that nobody knows, with the nearest ones.
+        UnknownNameError: for an unknown name; the message has the nearest known ones.
 
     >>> data = load_data("digits")
     >>> data.image_shape, len(data.train), len(data.validation), len(data.test)
@@ -94,8 +95,8 @@ def load_data(
         return dataset
     if validation_share is not None and not 0 < validation_share < 1:
         raise DataError(f"validation_share={validation_share!r}: expected a share between 0 and 1")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise DataError(f"seed={seed!r}: expected a whole number from 0 to 2^32 - 1")
+    if checks.whole("seed", seed, 0, error=DataError) >= 2**32:
+        checks.refuse("seed", seed, "expected a whole number of at most 2^32 - 1", error=DataError)
     options = sources.Options(data_root(root), download, image_size)
     raw = sources.load(dataset, options)
     if name is not None:
@@ -139,12 +140,13 @@ def split(samples: Samples, share: float, seed: int, name: str = "data") -> tupl
     >>> [sorted(part.labels.tolist()) for part in split(samples, 0.4, seed=0)]
     [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1]]
     """
-    # numpy promises RandomState's stream for good, so a seed means the same split everywhere.
+    # numpy guarantees RandomState's stream, so a seed means the same split in every version.
     random = np.random.RandomState(seed)
     labels = samples.labels.numpy()
     order = random.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
-    # Walking through the classes, every 1/share-th sample: each class gives its share, rounded.
+    # Stratified by walking through the samples, sorted by class: sample i is chosen where
+    # ceil(i * share) steps up, which is every 1/share-th, so each class gives its share, rounded.
     steps = np.ceil(np.round(np.arange(len(order) + 1) * share, 6))
     chosen = np.diff(steps) > 0
     rest, part = np.sort(order[~chosen]), np.sort(order[chosen])

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, checked once at the door."""
+"""Labelled images as tensors, checked once when they are made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a source holds, before the splits it lacks are made."""
+    """The data of a source, before missing splits are made."""
 
     name: str
     classes: tuple[str, ...]
@@ -49,7 +49,7 @@ def make_samples(
             in [0, 1]. C is 1 or 3.
         labels: (n,) whole numbers from 0.
         where: names the data in errors.
-        channels_last: whether C comes last; None lets the shape tell.
+        channels_last: whether C comes last; if None, the shape decides.
 
     Raises:
         DataError: for another shape or type, values that are not finite, or negative labels.
@@ -97,7 +97,7 @@ def make_raw_data(
 
     Args:
         name: the data set's name.
-        classes: the classes' names; None: as many as the training labels tell.
+        classes: the classes' names; if None, there are as many as training labels.
         train: training samples.
         validation: validation samples, if the source has its own.
         test: test samples, if the source has its own.
@@ -131,7 +131,7 @@ def make_raw_data(
 
 
 def _labels_without_gaps(name: str, train: Samples) -> range:
-    """0 to the highest label; only labels that occur are looked at, as one may be huge."""
+    """The labels 0 to the highest; memory depends on the labels in use, as one may be huge."""
     found = torch.unique(train.labels)  # sorted
     gaps = torch.nonzero(found != torch.arange(len(found)))
     if len(gaps):

@@ -1,4 +1,4 @@
-"""Where images come from: one table of names, and what is given by path or from Python."""
+"""Sources of images: a table of names, paths, and objects from Python."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TORCHVISION_ERRORS = (
 
 @dataclass(frozen=True)
 class Options:
-    """Where to look for a source's files, and whether they may be downloaded."""
+    """Location of a source's files, and whether they may be downloaded."""
 
     root: Path
     download: bool = False
@@ -94,10 +94,10 @@ SOURCES: Mapping[str, Source] = {
 
 
 def load(dataset: Any, options: Options) -> RawData:
-    """Load a data set by name, by path, or as it was given from Python.
+    """Load a data set by name, by path, or from a Python object.
 
     Raises:
-        UnknownNameError: for a name that is neither in the table nor below the root.
+        UnknownNameError: for a name that is neither in `SOURCES` nor below the root.
         DataError: for data that is missing, unreadable or inconsistent.
     """
     if isinstance(dataset, str | os.PathLike):
@@ -182,7 +182,7 @@ def _torchvision_samples(dataset: Any, where: str) -> Samples:
 
 def _unreadable(name: str, class_name: str, options: Options, error: Exception) -> DataError:
     reason = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
-    # With several mirrors torchvision tells the failure of the last one by its text alone.
+    # With several mirrors torchvision reports the last one's failure only as text.
     if isinstance(error, _NETWORK_ERRORS) or reason.startswith("Error downloading"):
         return DataError(
             f"{name}: torchvision's {class_name} cannot be downloaded ({reason}): check the "

@@ -1,4 +1,4 @@
-"""From a model's name, factory or instance to a freshly initialised network."""
+"""Freshly initialised networks from a model's name, factory or instance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lrbench_hpo.training.models.resnet import DEPTHS, CifarResNet
 ModelFactory = Callable[..., nn.Module]
 ModelSpec = str | ModelFactory | nn.Module
 
-# These two have auxiliary classifiers, whose losses the plain cross-entropy does not know.
+# Without their auxiliary classifiers: the loop's loss is the cross-entropy of one output.
 _TORCHVISION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -49,14 +49,14 @@ class MLP(nn.Sequential):
 
 
 class ColourInput(nn.Module):
-    """A network for colour images that also takes grey ones: the one channel is shown thrice."""
+    """A network for colour images that also takes grey ones: their channel is repeated."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (n, 1 or 3, H, W) to what the wrapped network makes of them."""
+        """Map images (n, 1 or 3, H, W) to the wrapped network's output."""
         return cast(Tensor, self.model(images.expand(-1, 3, -1, -1)))
 
 
@@ -71,7 +71,7 @@ MODEL_FACTORIES: Mapping[str, ModelFactory] = {
 def build_model(
     model: ModelSpec, num_classes: int, image_shape: Sequence[int], seed: int = 0
 ) -> nn.Module:
-    """Build a network whose initial weights depend on the seed alone.
+    """Build a network whose initial weights depend only on the seed.
 
     Args:
         model: a name of `MODEL_FACTORIES`, ``torchvision:NAME``, ``package.module:factory``, a
@@ -79,11 +79,11 @@ def build_model(
             signature takes), or an nn.Module, which is copied with the weights it has.
         num_classes: number of classes, the logits' second dimension.
         image_shape: (C, H, W) in pixels.
-        seed: seed of the initial weights; torch's own random state is left as it was.
+        seed: seed of the initial weights; torch's global random state does not change.
 
     Raises:
-        UnknownNameError: for a name that nobody knows, with the nearest ones.
-        TrainingError: for a model that does not take such images or gives no logits for them.
+        UnknownNameError: for an unknown name; the message has the nearest known ones.
+        TrainingError: for a model that does not take such images or returns no logits for them.
 
     >>> build_model("lenet", 10, (1, 28, 28)).fc2.out_features
     10
@@ -99,23 +99,23 @@ def build_model(
                 f"{_size(image_shape)} images ({_summary(error)}): choose another model or image "
                 "size"
             ) from error
-        # Blank images in eval mode change no statistics, and give lazy layers their shapes.
+        # Blank images in eval mode change no statistics, and initialise lazy layers.
         with torch.no_grad():
             check_logits(model, built.eval(), torch.zeros(2, *image_shape), num_classes)
     return built.train()
 
 
 def check_logits(model: ModelSpec, network: nn.Module, images: Tensor, num_classes: int) -> None:
-    """Refuse a network that fails on these images, or gives no logits for them.
+    """Raise for a network that fails on these images, or returns no logits for them.
 
     Args:
         model: what the network was built from, for the error.
         network: the network, in the mode to check.
-        images: what it is to take (n, C, H, W).
-        num_classes: the logits are to be (n, num_classes).
+        images: its input (n, C, H, W).
+        num_classes: the logits must have the shape (n, num_classes).
 
     Raises:
-        TrainingError: naming what the network raised, or the shape it gave and the one expected.
+        TrainingError: with the network's own error, or its output's shape and the expected one.
     """
     try:
         logits = network(images)
@@ -133,10 +133,10 @@ def check_logits(model: ModelSpec, network: nn.Module, images: Tensor, num_class
 
 
 def model_name(model: ModelSpec) -> str:
-    """The name under which runs of a model are recorded.
+    """The model's name in the records of its runs.
 
     >>> model_name("ResNet-32"), model_name(LeNet)
-    ('ResNet-32', 'lrbench_hpo.training.caffe:LeNet')
+    ('ResNet-32', 'lrbench_hpo.training.models.caffe:LeNet')
     """
     if isinstance(model, str):
         return model
@@ -145,7 +145,7 @@ def model_name(model: ModelSpec) -> str:
 
 
 def find_factory(model: ModelSpec) -> ModelFactory:
-    """The factory behind a name, called with the keywords num_classes and image_shape."""
+    """The factory of a model; it takes the keywords num_classes and image_shape."""
     if isinstance(model, nn.Module):
         return lambda **_: copy.deepcopy(model)
     if not isinstance(model, str):
@@ -193,7 +193,7 @@ def _imported(path: str) -> ModelFactory:
 
 
 def _with_known_keywords(factory: ModelFactory) -> ModelFactory:
-    """Call a factory with those of our keywords that its signature takes."""
+    """Wrap a factory so that it gets only the keywords in its signature."""
     if not callable(factory):
         raise TrainingError(f"model factory {factory!r} cannot be called: give a function or class")
     try:

@@ -120,7 +120,12 @@ def local_response_norm(images: Tensor, size: int = 3, alpha: float = 5e-5) -> T
 
 
 class _LocalResponseNorm(torch.autograd.Function):
-    """Written out, as autograd's own way back through the formula takes twice the time."""
+    """Written out, because autograd's backward pass through the formula takes twice the time.
+
+    With ``s = 1 + alpha * mean(x^2)`` the output is ``x * s^-0.75``. Every output in the window
+    depends on x, so the gradient is ``g * s^-0.75 - 1.5 * alpha * x * mean(g * x * s^-1.75)``;
+    1.5 is 0.75 times the 2 of the square's derivative.
+    """
 
     generate_vmap_rule = True
 
@@ -141,7 +146,7 @@ class _LocalResponseNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         images, factor, inverse_root = ctx.saved_tensors
         direct = gradients[0] * factor
-        # The window is symmetric, so its transpose is the same average: of g x s^-1.75.
+        # The window is symmetric, so the transpose of its mean is the same mean: of g x s^-1.75.
         inner = (direct * images).mul_(inverse_root).mul_(inverse_root)
         spread = F.avg_pool2d(inner, ctx.size, 1, ctx.size // 2)
         return direct.addcmul_(images, spread, value=-1.5 * ctx.alpha), None, None

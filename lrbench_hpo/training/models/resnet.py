@@ -12,7 +12,7 @@ DEPTHS = (20, 32, 44, 56, 110)
 
 
 class Shortcut(nn.Module):
-    """Every stride-th pixel, with channels of zeros on both sides where the block widens."""
+    """Every stride-th pixel; where the block widens, channels of zeros on both sides."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Many policies trained together on the same data."""
+"""Networks trained together: populations of policies, their executors and worker processes."""

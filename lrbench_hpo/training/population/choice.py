@@ -1,4 +1,4 @@
-"""The executors by name, and which of them is the faster one."""
+"""Executors by name, and the choice of the faster one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from lrbench_hpo.training.trainer import Trainer
 
 EXECUTORS = ("auto", "stream", "stacked")
 
-_TIMED_ON_CPU = 4  # members; more tell the same there, and take longer
+_TIMED_ON_CPU = 4  # networks; more give the same answer there, and take longer
 _TURNS = 5
-_LONGEST = 2.0  # seconds, after which a turn is the last
-_WORTH = 1.1  # the stream's numbers are the trainer's bit by bit: they are given up for no less
+_LONGEST = 2.0  # seconds, after which no further turn begins
+# `stacked` must be so many times as fast: it gives up the trainer's numbers bit for bit.
+_LEAST_GAIN = 1.1
 
 
-def make_executor(name: str, trainer: Trainer, room: int) -> tuple[Executor, tuple[str, ...]]:
-    """The executor of a name, without lanes, and lines that say which one and why.
+def make_executor(name: str, trainer: Trainer, capacity: int) -> tuple[Executor, tuple[str, ...]]:
+    """Make an executor without networks.
 
     Args:
-        name: ``stream``, ``stacked``, or ``auto``: whichever trains faster here.
-        trainer: what to train.
-        room: how many networks there will be at the same time.
+        name: ``stream``, ``stacked``, or ``auto`` for the one that trains faster here.
+        trainer: trains the networks.
+        capacity: how many networks there will be at the same time.
+
+    Returns:
+        The executor, and lines that name it and the reason for it.
 
     Raises:
         UnknownNameError: for another name.
-        TrainingError: for ``stacked`` where the network cannot be stacked, with the reason.
+        TrainingError: for ``stacked`` if the network cannot be stacked; it has the reason.
 
     >>> from lrbench_hpo.training import load_data
     >>> make_executor("stacked", Trainer(load_data("digits"), "mlp"), 4)[1]
@@ -42,7 +46,7 @@ def make_executor(name: str, trainer: Trainer, room: int) -> tuple[Executor, tup
         raise UnknownNameError.among("executor", name, EXECUTORS)
     if name == "stream":
         return StreamExecutor(trainer), ("executor stream: as asked",)
-    if name == "auto" and room == 1:
+    if name == "auto" and capacity == 1:
         return StreamExecutor(trainer), ("executor stream: there is one network at a time",)
     try:
         stacked = StackedExecutor(trainer)
@@ -56,13 +60,13 @@ def make_executor(name: str, trainer: Trainer, room: int) -> tuple[Executor, tup
     notes = (f"stacked layers do not do: {stacked.reason}",) if stacked.reason else ()
     if name == "stacked":
         return stacked, (f"{how}: as asked", *notes)
-    return _faster(trainer, stacked, how, notes, room)
+    return _faster(trainer, stacked, how, notes, capacity)
 
 
 def _faster(
-    trainer: Trainer, stacked: StackedExecutor, how: str, notes: tuple[str, ...], room: int
+    trainer: Trainer, stacked: StackedExecutor, how: str, notes: tuple[str, ...], capacity: int
 ) -> tuple[Executor, tuple[str, ...]]:
-    members = members_that_fit(trainer, room, stacked=True)
+    members = members_that_fit(trainer, capacity, stacked=True)
     if trainer.device.type == "cpu":
         members = min(members, _TIMED_ON_CPU)
     if members == 1:
@@ -71,7 +75,7 @@ def _faster(
     rates = timed_turns((stream, stacked), trainer.seed_of(None), members)
     stream_rate, stacked_rate = rates
     found = f"{stacked_rate:.3g} updates/s of {members} networks stacked, {stream_rate:.3g} in turn"
-    if stacked_rate < _WORTH * stream_rate:
+    if stacked_rate < _LEAST_GAIN * stream_rate:
         stream.compact([])
         return stream, (f"executor stream: {found}",)
     stacked.compact([])
@@ -79,12 +83,15 @@ def _faster(
 
 
 def timed_turns(executors: Sequence[Executor], seed: int, members: int) -> list[float]:
-    """Updates per second of all lanes together, for each executor; they take turns.
+    """Measure updates per second of all networks together, for each executor.
+
+    The executors take turns, so that other load on the machine slows all of them down; the median
+    turn counts.
 
     Args:
-        executors: without lanes; they are left with lanes that nobody needs.
-        seed: of the lanes.
-        members: how many lanes.
+        executors: without networks; the timed networks stay in them.
+        seed: of the networks.
+        members: how many networks.
     """
     for executor in executors:
         for _ in range(members):
@@ -97,7 +104,7 @@ def timed_turns(executors: Sequence[Executor], seed: int, members: int) -> list[
     for _ in range(_TURNS):
         for executor, taken in zip(executors, seconds, strict=True):
             before = time.perf_counter()
-            executor.advance(updates)  # it ends with a look at the losses, on a GPU too
+            executor.advance(updates)  # it reads the losses, so it waits for a GPU
             taken.append(time.perf_counter() - before)
         if time.perf_counter() - started > _LONGEST:
             break

@@ -1,4 +1,4 @@
-"""What a population asks of the networks that it trains together."""
+"""The interface of the executors, which train a population's networks."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from torch import Tensor
 
 
 class Executor(Protocol):
-    """Networks of one trainer under way at the same time, each at its own LRs, in lanes 0, 1, ….
+    """Several networks of one trainer, each trained at its own LRs; they are numbered 0, 1, ….
 
-    Every lane ends with the numbers that its seed and LRs give alone, whatever the other lanes do.
+    Every network ends with the numbers that its seed and LRs give alone, whatever the others do.
 
     Attributes:
-        name: as people ask for it.
-        lockstep: whether all lanes are always trained at the same time.
+        name: its name in the option ``executor``.
+        lockstep: whether all networks are always trained at the same time.
     """
 
     name: str
     lockstep: bool
 
     def __len__(self) -> int:
-        """How many lanes there are."""
+        """The number of networks."""
 
     def add(self, seed: int) -> None:
-        """Begin another lane, with the weights and batches of a run's seed."""
+        """Add a network with the initial weights and the batches of a run's seed."""
 
-    def fork(self, lane: int) -> None:
-        """Begin another lane as a copy of this one: weights, optimizer, data, random numbers."""
+    def fork(self, index: int) -> None:
+        """Add a copy of a network: its weights, optimizer state, data and random numbers."""
 
     def compact(self, keep: Sequence[int]) -> None:
-        """Let go of all lanes but these, which become 0, 1, … in the order given."""
+        """Remove all networks but these, which become 0, 1, … in the order given."""
 
     def advance(self, learning_rates: Sequence[Sequence[float]]) -> list[int | None]:
-        """Train every lane by the same number of updates.
+        """Train every network by the same number of updates.
 
         Args:
-            learning_rates: a row for each lane, with the LR of each update; without ``lockstep``
-                some rows may be empty, and these lanes stay as they are.
+            learning_rates: a row for each network, with the LR of each update. Without ``lockstep``
+                some rows may be empty: these networks are not trained.
 
         Returns:
-            For each lane the number of the update, from 1 in this call, whose loss was the first
-            that is not finite; None where all were.
+            For each network the first update of this call, counted from 1, with a loss that is not
+            finite; None if all losses were finite.
         """
 
-    def evaluate(self, lanes: Sequence[int]) -> list[dict[str, float | None]]:
-        """What the trainer's evaluator measures, for each of these lanes."""
+    def evaluate(self, indices: Sequence[int]) -> list[dict[str, float | None]]:
+        """Measure each of these networks with the trainer's evaluator."""
 
-    def weights(self, lane: int) -> dict[str, Tensor]:
-        """A copy of a lane's weights and statistics, by the names of the ordinary network."""
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """A copy of a network's weights and statistics, by the names of the ordinary network."""
 
-    def state_dict(self, lane: int) -> dict[str, Any]:
-        """A copy of all that a lane is made of, in tensors and JSON types."""
+    def state_dict(self, index: int) -> dict[str, Any]:
+        """A copy of a network's whole state, in tensors and JSON types."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Begin another lane from what `state_dict` gave."""
+        """Add a network from what `state_dict` returned."""

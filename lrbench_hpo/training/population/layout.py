@@ -1,4 +1,4 @@
-"""How the cores of a CPU are shared out: one network a core, or one network on all of them."""
+"""How a search uses a CPU's cores: one network per core, or one network on all of them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from lrbench_hpo.training.population.stream_executor import StreamExecutor
 from lrbench_hpo.training.trainer import Trainer
 
-# Of the cores' combined pace, what one network on all of them must reach: its result is there in
-# that part of the time, and the next policy is chosen knowing it.
-_WORTH = 0.7
+# The least efficiency (speed-up over the number of cores) at which one network gets all cores. It
+# trains fewer policies in the same time, but each is chosen with the results of all before it.
+_LEAST_EFFICIENCY = 0.7
 _TURNS = 3
-_LONGEST = 2.0  # seconds, after which a turn is the last
+_LONGEST = 2.0  # seconds, after which no further turn begins
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -27,14 +27,18 @@ def usable_cores() -> int:
 
 
 def processes_for(trainer: Trainer) -> tuple[int, str]:
-    """In how many processes a search trains best on a CPU, and a line that says why.
+    """Choose the number of processes in which a search trains on a CPU.
 
-    One process a core does the most updates in all. One process with a thread a core does nearly
-    as many where layers are large enough, and has each result much sooner. Both are timed on a few
-    updates; a limit on torch's threads (``OMP_NUM_THREADS``) is respected.
+    One process per core makes the most updates in all. One process with a thread per core makes
+    nearly as many if the layers are large enough, and has each result much sooner. A few updates
+    with one thread and with all are timed. A limit on torch's threads (``OMP_NUM_THREADS``) means
+    one process per core.
 
     Args:
-        trainer: what to train.
+        trainer: trains the networks.
+
+    Returns:
+        The number of processes, and a line with the reason.
 
     >>> from lrbench_hpo.training import load_data
     >>> processes, note = processes_for(Trainer(load_data("digits"), "mlp", device="cpu"))
@@ -42,22 +46,23 @@ def processes_for(trainer: Trainer) -> tuple[int, str]:
     True
     """
     cores, threads = usable_cores(), torch.get_num_threads()
-    # Two hyper-threads compute little more than one; torch counts one thread for both.
-    real = min(cores, psutil.cpu_count(logical=False) or cores)
-    # Torch's backward passes cannot be forked where there is a GPU: nothing is tried out there.
-    if real == 1 or threads < real or torch.cuda.is_available():
+    # Two hyper-threads compute little more than one; torch uses one thread for both.
+    physical = min(cores, psutil.cpu_count(logical=False) or cores)
+    # With a GPU in the machine, a process that has run a backward pass cannot be forked.
+    if physical == 1 or threads < physical or torch.cuda.is_available():
         return cores, "one process a core"
-    gain = _gain(trainer, threads)
-    found = f"{threads} threads train one network {gain:.2g} times as fast as one thread"
-    if gain < _WORTH * real:
+    speed_up = _speed_up(trainer, threads)
+    found = f"{threads} threads train one network {speed_up:.2g} times as fast as one thread"
+    if speed_up < _LEAST_EFFICIENCY * physical:
         return cores, f"one process a core: {found}"
     return 1, f"one network at a time, on all cores: {found}"
 
 
-def _gain(trainer: Trainer, threads: int) -> float:
-    """How many times as fast as one thread so many are; they take turns, and the fastest counts.
+def _speed_up(trainer: Trainer, threads: int) -> float:
+    """How many times as fast as with one thread a network trains with this many.
 
-    Whatever else runs on the machine only ever adds to a time.
+    Both take turns. The fastest turn counts, because other load on the machine only makes a turn
+    longer.
     """
     executor = StreamExecutor(trainer)
     executor.add(trainer.seed_of(None))

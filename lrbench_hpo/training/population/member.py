@@ -1,4 +1,4 @@
-"""One policy of a population: a run that rides on a network, alone or with others."""
+"""One policy of a population: a run that has a network alone or shares it with others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lrbench_hpo.training.session import identity
 
 
 class Member:
-    """A run under way in a `Population`, which makes it.
+    """A run in a `Population`, which makes it.
 
     Attributes:
-        number: counts the population's members, from 0.
+        number: its position among all members added to the population, from 0.
         iteration: updates of its network so far.
-        share: its share of them: a part of those that were done for several members, and of
-            those that were done before it came none.
+        share: the updates it is charged for: 1/n of an update made for n members, and none of
+            those made before it was added.
         progress: its evaluations.
         meter: its share of the cost.
     """
@@ -36,7 +36,7 @@ class Member:
 
     @property
     def seed(self) -> int:
-        """Of weights and data order."""
+        """The seed of initial weights and data order."""
         return self.progress.record.seed or 0
 
     @property
@@ -65,7 +65,7 @@ class Member:
         return rates
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of all that is known of it, in tensors and JSON types."""
+        """A copy of the member's state, in tensors and JSON types."""
         return {
             "number": self.number,
             "iteration": self.iteration,
@@ -76,7 +76,7 @@ class Member:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Continue from what `state_dict` returned.
 
         Raises:
             TrainingError: for the state of another run.

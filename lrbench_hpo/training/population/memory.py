@@ -1,4 +1,4 @@
-"""How many networks fit into the memory at once."""
+"""The number of networks that fit into the memory at once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lrbench_hpo.training.randomness import LayerRandomness
 from lrbench_hpo.training.trainer import Trainer
 
 _TRIED_IMAGES = 4
-_USED_SHARE = 0.8  # of the free memory: kernels need room, and others may come
-_BACKWARD_SHARE = 0.5  # gradients of activations, beside the activations kept for them
+_USED_SHARE = 0.8  # of the free memory; the rest is for kernels and other programs
+_BACKWARD_SHARE = 0.5  # gradients of activations, relative to the activations kept for them
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a network takes while it is trained.
+    """Bytes of memory that a network needs while it is trained.
 
     Attributes:
         weights: its parameters and statistics.
-        optimizer: what the optimizer keeps of it.
-        activations: one update on a batch, at its peak.
+        optimizer: the optimizer's state.
+        activations: of one update on a batch, at its peak.
     """
 
     weights: int
@@ -34,11 +34,16 @@ class Footprint:
     activations: int
 
     def needed(self, members: int, *, stacked: bool) -> int:
-        """Bytes for so many members: each with its weights, and a copy of the best.
+        """Bytes needed by several members.
+
+        Each member keeps its weights, a copy of its best weights, and its optimizer state. An
+        update needs gradients, as large as the weights, and activations. In turn, only one member
+        needs them at a time. Stacked members need them all at once, and a second copy of weights
+        and optimizer state when they are stacked again after one has ended.
 
         Args:
             members: how many.
-            stacked: trained in one go, not in turn, and put together anew where one leaves.
+            stacked: whether they are trained as one network, not in turn.
 
         >>> Footprint(10, 10, 100).needed(2, stacked=False)
         170
@@ -51,10 +56,13 @@ class Footprint:
 
 
 def footprint(trainer: Trainer) -> Footprint:
-    """Measure a few images' update and scale it to a batch.
+    """Measure one update on a few images, and scale its activations to a batch.
+
+    Activations are what autograd saves for the backward pass, each storage counted once, without
+    the network's own tensors.
 
     Args:
-        trainer: whose networks are to be trained.
+        trainer: trains the networks.
     """
     network = trainer.network(0)
     optimizer = make_optimizer(network, trainer.recipe)
@@ -85,29 +93,29 @@ def footprint(trainer: Trainer) -> Footprint:
     return Footprint(_bytes(own), _bytes(kept), int(activations))
 
 
-def members_that_fit(trainer: Trainer, room: int, *, stacked: bool, processes: int = 1) -> int:
-    """How many of the wanted members can be trained at once, at least one.
+def members_that_fit(trainer: Trainer, wanted: int, *, stacked: bool, processes: int = 1) -> int:
+    """The number of members that can be trained at once, at least one.
 
     Args:
-        trainer: whose networks are to be trained.
-        room: how many are wanted.
-        stacked: as one network, or in turn.
+        trainer: trains the networks.
+        wanted: the largest number to return.
+        stacked: whether they are trained as one network, not in turn.
         processes: how many processes do the same on this device at the same time.
 
     >>> from lrbench_hpo.training import load_data
     >>> members_that_fit(Trainer(load_data("digits"), "mlp"), 4, stacked=True)
     4
     """
-    if room <= 1:
-        return max(room, 1)
+    if wanted <= 1:
+        return 1
     one = footprint(trainer)
     free = _USED_SHARE * free_bytes(trainer.device) / processes
-    fitting = (k for k in range(room, 1, -1) if one.needed(k, stacked=stacked) <= free)
+    fitting = (k for k in range(wanted, 1, -1) if one.needed(k, stacked=stacked) <= free)
     return next(fitting, 1)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, with what torch holds there in reserve.
+    """Free memory of a device, including torch's unused reserve.
 
     >>> free_bytes(torch.device("cpu")) > 0
     True

@@ -15,10 +15,10 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the batches of one seed.
+    """A position in the batches of one seed.
 
     Attributes:
-        seed: the run's, which the data order follows from.
+        seed: the run's, which determines the data order.
         iteration: batches drawn so far.
     """
 
@@ -26,15 +26,15 @@ class Cursor:
     iteration: int = 0
 
     def moved(self, count: int) -> Cursor:
-        """The place this many batches later."""
+        """The position this many batches later."""
         return Cursor(self.seed, self.iteration + count)
 
 
-class DataStreams:
-    """The batches of any number of seeds and places, each drawn once for all that are there.
+class SharedBatches:
+    """The batches of any number of seeds, each drawn once for all networks at its position.
 
     Args:
-        start: gives the batches of a seed, from the first.
+        start: returns the batches of a seed, from the first.
     """
 
     def __init__(self, start: Callable[[int], Batches]) -> None:
@@ -44,13 +44,15 @@ class DataStreams:
     def take(
         self, cursors: Iterable[Cursor], count: int, staying: Collection[Cursor] = ()
     ) -> dict[Cursor, list[Batch]]:
-        """The next batches at each of these places.
+        """Draw the next batches at each of these positions.
+
+        Only positions with a network on them are kept: those in ``staying``, and each of
+        ``cursors`` moved by ``count``.
 
         Args:
-            cursors: where; each is ``count`` batches further after this.
+            cursors: the positions of networks that are trained.
             count: how many batches.
-            staying: places where somebody stays; all others than these and where the given ones
-                come to are forgotten.
+            staying: the positions of networks that are not.
         """
         going = {cursor: self._at(cursor) for cursor in cursors}
         self._streams = {cursor: self._streams[cursor] for cursor in staying if cursor in self}
@@ -69,11 +71,11 @@ class DataStreams:
         return stream
 
     def state_dict(self, cursor: Cursor) -> dict[str, Any]:
-        """A place, for `restore`."""
+        """A position, for `restore`."""
         return {**vars(cursor), "batches": self._at(cursor).state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> Cursor:
-        """Come back to a place."""
+        """Make a saved position available again, and return it."""
         cursor = Cursor(state["seed"], state["iteration"])
         if cursor not in self._streams:
             stream = self._start(cursor.seed)
@@ -84,44 +86,45 @@ class DataStreams:
     def _at(self, cursor: Cursor) -> Batches:
         if cursor not in self._streams:
             if cursor.iteration:
-                raise KeyError(cursor)  # streams only go on from where they are
+                raise KeyError(cursor)  # a stream of batches cannot go back
             self._streams[cursor] = self._start(cursor.seed)
         return self._streams[cursor]
 
 
-class Reader:
-    """The batches of one network, as its loop asks for them.
+class BatchReader:
+    """The batch source of one network's training loop.
 
     Args:
-        streams: where they come from.
+        batches: what the batches are drawn from.
         seed: the run's.
     """
 
-    def __init__(self, streams: DataStreams, seed: int) -> None:
+    def __init__(self, batches: SharedBatches, seed: int) -> None:
         self.cursor = Cursor(seed)
-        self._streams = streams
+        self._batches = batches
         self._ready: Iterator[Batch] = iter(())
         self._shared = False
 
-    def give(self, batches: list[Batch], *, shared: bool) -> None:
-        """Have these ready, which come next.
+    def receive(self, batches: list[Batch], *, shared: bool) -> None:
+        """Take the batches that `next` returns from now on.
 
         Args:
             batches: the batches.
-            shared: whether others get them too; a network may change its input in place.
+            shared: whether other networks get them too. They are copied then, because a network
+                may change its input in place.
         """
         self._ready, self._shared = iter(batches), shared
         self.cursor = self.cursor.moved(len(batches))
 
     def next(self) -> Batch:
-        """The next batch that is ready."""
+        """The next batch received."""
         images, labels = next(self._ready)
         return (images.clone() if self._shared else images), labels
 
     def state_dict(self) -> dict[str, Any]:
-        """The place after all that was ready."""
-        return self._streams.state_dict(self.cursor)
+        """The position after all batches received."""
+        return self._batches.state_dict(self.cursor)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.cursor = self._streams.restore(state)
+        """Continue from a saved position."""
+        self.cursor = self._batches.restore(state)

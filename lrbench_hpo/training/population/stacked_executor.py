@@ -1,15 +1,14 @@
-"""Networks trained as one network with K-fold parameters."""
+"""The executor that trains K networks as one network with K-fold parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrbench_hpo.training.cuda_graphs import GraphedStep
-from lrbench_hpo.training.population.shared_batches import Cursor, DataStreams
+from lrbench_hpo.training.population.shared_batches import Cursor, SharedBatches
 from lrbench_hpo.training.population.stacked_layers import stack
 from lrbench_hpo.training.population.stacked_model import (
     load_members,
@@ -21,38 +20,43 @@ from lrbench_hpo.training.population.stacked_optimizer import StackedOptimizer
 from lrbench_hpo.training.randomness import LayerRandomness
 from lrbench_hpo.training.trainer import Trainer
 
-Slots = dict[str, dict[str, Tensor]]
+# The optimizer's state by parameter and name.
+States = dict[str, dict[str, Tensor]]
 
 
-class _Lane:
-    """One network: its tensors, views into the stacked ones once it was trained."""
+class _Network:
+    """One network: its tensors are views of the stacked ones once it has been trained."""
 
     def __init__(
-        self, cursor: Cursor, randomness: LayerRandomness, tensors: dict[str, Tensor], slots: Slots
+        self,
+        cursor: Cursor,
+        randomness: LayerRandomness,
+        tensors: dict[str, Tensor],
+        states: States,
     ) -> None:
         self.cursor = cursor
-        self.randomness = randomness  # no stacked network draws any; for the stream executor
+        self.randomness = randomness  # not drawn from here, but saved for the stream executor
         self.tensors = tensors
-        self.slots = slots
+        self.states = states
 
 
 class StackedExecutor:
     """Trains K networks as one: a grouped convolution or a batched product for K layers.
 
-    A lane ends with the numbers of `Trainer.train` up to the order of sums. Nothing is shared
-    between lanes but the loss that their losses add up to, so one that diverges changes no bit of
-    the others. Hierarchically fused training arrays (Wang et al. 2021, arXiv 2102.02344) are the
-    idea.
+    A network ends with the numbers of `Trainer.train` up to the order of sums. The loss that is
+    differentiated is the sum of all losses, so the gradient of each network is that of its own
+    loss, and one that diverges changes no bit of the others. The idea is that of horizontally fused
+    training arrays (Wang et al. 2021, arXiv 2102.02344).
 
     Args:
-        trainer: what to train.
+        trainer: trains the networks.
 
     Attributes:
         how: ``stacked layers`` or ``vmap``.
-        reason: why stacked layers do not do, if so.
+        reason: the reason against stacked layers, if any.
 
     Raises:
-        NotStackableError: if the network computes something else when it is stacked, or fails.
+        NotStackableError: if a stacked network computes something else, or fails.
     """
 
     name = "stacked"
@@ -60,147 +64,146 @@ class StackedExecutor:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._network, self.reason = stack_network(trainer)
-        self.how = self._network.how
+        self._stacked_network, self.reason = stack_network(trainer)
+        self.how = self._stacked_network.how
         self._ordinary = trainer.network(0)
         self._optimizer = StackedOptimizer(self._ordinary, trainer.recipe)
-        self._streams = DataStreams(trainer.batches)
-        self._lanes: list[_Lane] = []
+        self._batches = SharedBatches(trainer.batches)
+        self._networks: list[_Network] = []
+        self._stacked: list[_Network] = []  # those of which the tensors below consist
         self._parameters: dict[str, nn.Parameter] = {}
-        self._slots: Slots = {}
-        self._stacked: list[_Lane] = []
-        self._step: Callable[..., Tensor] = self._update
+        self._states: States = {}
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._networks)
 
     def add(self, seed: int) -> None:
-        """Begin another lane, with the weights and batches of a run's seed."""
+        """Add a network with the initial weights and the batches of a run's seed."""
         tensors = tensors_of(self._trainer.network(seed))
         randomness = LayerRandomness(self._trainer.device, seed)
-        slots = self._optimizer.fresh(tensors)
-        self._lanes.append(_Lane(Cursor(seed), randomness, tensors, slots))
+        states = self._optimizer.initial(tensors)
+        self._networks.append(_Network(Cursor(seed), randomness, tensors, states))
 
-    def fork(self, lane: int) -> None:
-        """Begin another lane as a copy of this one."""
-        at = self._lanes[lane]
-        randomness = LayerRandomness(self._trainer.device, at.cursor.seed)
-        randomness.load_state_dict(at.randomness.state_dict())
-        # The same tensors: both get their own when they are put together anew, before any changes.
-        self._lanes.append(_Lane(at.cursor, randomness, at.tensors, at.slots))
+    def fork(self, index: int) -> None:
+        """Add a copy of a network."""
+        origin = self._networks[index]
+        randomness = LayerRandomness(self._trainer.device, origin.cursor.seed)
+        randomness.load_state_dict(origin.randomness.state_dict())
+        # They share tensors until both are stacked again, which copies them before any changes.
+        self._networks.append(_Network(origin.cursor, randomness, origin.tensors, origin.states))
 
     def compact(self, keep: Sequence[int]) -> None:
-        """Let go of all lanes but these."""
-        self._lanes = [self._lanes[lane] for lane in keep]
-        if not self._lanes:
-            self._stacked, self._parameters, self._slots = [], {}, {}
-            self._step = self._update
+        """Remove all networks but these."""
+        self._networks = [self._networks[index] for index in keep]
+        if not self._networks:
+            self._stacked, self._parameters, self._states = [], {}, {}
 
     def advance(self, learning_rates: Sequence[Sequence[float]]) -> list[int | None]:
-        """Train every lane; for each, the update whose loss was first not finite, or None."""
+        """Train every network; for each, the first update with a non-finite loss, or None."""
         self._stack()
-        places = [lane.cursor for lane in self._lanes]
+        cursors = [network.cursor for network in self._networks]
         count = len(learning_rates[0])
-        batches = self._streams.take(places, count)
-        # One batch for all where all are at the same place of their data.
-        wanted = places[:1] if len(batches) == 1 else places
-        done = [place.iteration for place in places]
+        batches = self._batches.take(cursors, count)
+        # One shared batch if all networks are at the same position of their data.
+        wanted = cursors[:1] if len(batches) == 1 else cursors
+        done = [cursor.iteration for cursor in cursors]
         losses = []
-        # Kernels that repeat their results, as the trainer's; no lane draws random numbers.
-        with self._lanes[0].randomness.active():
-            for update, numbers in enumerate(self._numbers(learning_rates, done)):
-                images, labels = zip(*(batches[place][update] for place in wanted), strict=True)
-                losses.append(self._step(numbers, *images, *labels))
-        for lane in self._lanes:
-            lane.cursor = lane.cursor.moved(count)
+        # For deterministic kernels, as in the trainer; a stacked network draws no random numbers.
+        with self._networks[0].randomness.active():
+            for update, coefficients in enumerate(self._coefficients(learning_rates, done)):
+                images, labels = zip(*(batches[cursor][update] for cursor in wanted), strict=True)
+                losses.append(self._update(coefficients, images, labels))
+        for network in self._networks:
+            network.cursor = network.cursor.moved(count)
         finite = torch.isfinite(torch.stack(losses)).cpu()
         firsts = finite.int().argmin(0).tolist()
-        fine = finite.all(0).tolist()
-        return [None if ok else first + 1 for ok, first in zip(fine, firsts, strict=True)]
+        healthy = finite.all(0).tolist()
+        return [None if ok else first + 1 for ok, first in zip(healthy, firsts, strict=True)]
 
-    def evaluate(self, lanes: Sequence[int]) -> list[dict[str, float | None]]:
-        """What the trainer's evaluator measures, for each of these lanes."""
+    def evaluate(self, indices: Sequence[int]) -> list[dict[str, float | None]]:
+        """Measure each of these networks with the trainer's evaluator."""
         found = []
-        for lane in lanes:
-            self._ordinary.load_state_dict(self.weights(lane))
-            with self._lanes[lane].randomness.active():
+        for index in indices:
+            self._ordinary.load_state_dict(self.weights(index))
+            with self._networks[index].randomness.active():
                 found.append(self._trainer.evaluator(self._ordinary))
         return found
 
-    def weights(self, lane: int) -> dict[str, Tensor]:
-        """A copy of a lane's weights and statistics."""
-        tensors = self._lanes[lane].tensors
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """A copy of a network's weights and statistics."""
+        tensors = self._networks[index].tensors
         return {name: tensors[name].clone() for name in self._ordinary.state_dict()}
 
-    def state_dict(self, lane: int) -> dict[str, Any]:
-        """A copy of all that a lane is made of, as the stream executor gives it."""
-        at = self._lanes[lane]
+    def state_dict(self, index: int) -> dict[str, Any]:
+        """A copy of a network's whole state, in the format of the stream executor."""
+        network = self._networks[index]
         loop = {
-            "iteration": at.cursor.iteration,
+            "iteration": network.cursor.iteration,
             "diverged": False,
-            "model": self.weights(lane),
-            "optimizer": self._optimizer.state_dict(at.slots, at.cursor.iteration),
-            "batches": self._streams.state_dict(at.cursor),
+            "model": self.weights(index),
+            "optimizer": self._optimizer.state_dict(network.states, network.cursor.iteration),
+            "batches": self._batches.state_dict(network.cursor),
         }
-        randomness = at.randomness.state_dict()
-        return {"seed": at.cursor.seed, "loop": loop, "randomness": randomness}
+        randomness = network.randomness.state_dict()
+        return {"seed": network.cursor.seed, "loop": loop, "randomness": randomness}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Begin another lane from what `state_dict` gave, here or in the stream executor."""
+        """Add a network from what `state_dict` returned, here or in the stream executor."""
         self.add(state["seed"])
-        at, loop = self._lanes[-1], state["loop"]
+        network, loop = self._networks[-1], state["loop"]
         for name, value in loop["model"].items():
-            at.tensors[name].copy_(value)
-        at.slots = self._optimizer.restored(at.tensors, loop["optimizer"])
-        at.cursor = self._streams.restore(loop["batches"])
-        at.randomness.load_state_dict(state["randomness"])
+            network.tensors[name].copy_(value)
+        network.states = self._optimizer.restored(network.tensors, loop["optimizer"])
+        network.cursor = self._batches.restore(loop["batches"])
+        network.randomness.load_state_dict(state["randomness"])
 
     def _stack(self) -> None:
-        """New stacked tensors where lanes have come or gone; the lanes' own become their views."""
-        if self._lanes == self._stacked:
+        """Stack all networks anew if there are other ones than before."""
+        if self._networks == self._stacked:
             return
-        lanes = self._lanes
-        tensors = {name: stack([lane.tensors[name] for lane in lanes]) for name in lanes[0].tensors}
-        self._slots = {
-            name: {slot: stack([lane.slots[name][slot] for lane in lanes]) for slot in kept}
-            for name, kept in lanes[0].slots.items()
+        networks = self._networks
+        first = networks[0]
+        tensors = {name: stack([each.tensors[name] for each in networks]) for name in first.tensors}
+        self._states = {
+            name: {key: stack([each.states[name][key] for each in networks]) for key in kept}
+            for name, kept in first.states.items()
         }
-        for index, lane in enumerate(lanes):
-            lane.tensors = {name: value[index] for name, value in tensors.items()}
-            lane.slots = {
-                name: {slot: value[index] for slot, value in kept.items()}
-                for name, kept in self._slots.items()
+        for index, network in enumerate(networks):
+            network.tensors = {name: value[index] for name, value in tensors.items()}
+            network.states = {
+                name: {key: value[index] for key, value in kept.items()}
+                for name, kept in self._states.items()
             }
-        # New parameters: gradients of other sizes would follow old ones whose data is swapped.
-        self._parameters = load_members(self._network, self._ordinary, tensors)
-        self._stacked = list(lanes)
-        self._step = self._update
-        if self._trainer.cuda_graphs:
-            kept = [value for slots in self._slots.values() for value in slots.values()]
-            kept += [tensors[name] for name, _ in self._ordinary.named_buffers()]
-            changed = [*self._parameters.values(), *kept]
-            self._step = GraphedStep(self._update, lambda: changed)
+        # New parameters: old ones with swapped data would keep gradients of the old size.
+        self._parameters = load_members(self._stacked_network, self._ordinary, tensors)
+        self._stacked = list(networks)
 
-    def _update(self, numbers: Tensor, *batches: Tensor) -> Tensor:
-        """One update of all lanes; their losses before it.
+    def _update(
+        self, coefficients: Tensor, images: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> Tensor:
+        """Make one update of all networks.
 
         Args:
-            numbers: the LRs, as `StackedOptimizer.numbers` gives them.
-            batches: the images of one batch that all share, or of K, and as many labels.
+            coefficients: of the update, as in `StackedOptimizer.step`.
+            images: those of one shared batch, or of K batches.
+            labels: as many.
+
+        Returns:
+            The losses (K,) before the update.
         """
-        images, labels = batches[: len(batches) // 2], batches[len(batches) // 2 :]
         trainer = self._trainer
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.amp):
-            logits = self._network.logits(images)
+            logits = self._stacked_network.logits(images)
         losses = losses_of(logits, labels)
         losses.sum().backward()
-        self._optimizer.step(self._parameters, self._slots, numbers)
-        # Here and not before the next: a CUDA graph then needs no memory for them outside.
+        self._optimizer.step(self._parameters, self._states, coefficients)
         for parameter in self._parameters.values():
             parameter.grad = None
         return losses.detach()
 
-    def _numbers(self, learning_rates: Sequence[Sequence[float]], done: Sequence[int]) -> Tensor:
-        exact = torch.from_numpy(self._optimizer.numbers(learning_rates, done))
+    def _coefficients(
+        self, learning_rates: Sequence[Sequence[float]], done: Sequence[int]
+    ) -> Tensor:
+        exact = torch.from_numpy(self._optimizer.coefficients(learning_rates, done))
         like = next(iter(self._parameters.values()))
         return exact.to(like.dtype).to(like.device)

@@ -1,8 +1,10 @@
-"""Layers that hold the parameters of K networks, and the table of what stands for what.
+"""Layers that hold the parameters of K networks, and the table of their ordinary counterparts.
 
-Between such layers the activations of member k are the k-th part of the channels: (n, K * C, H, W)
-or (n, K * features). Whatever works channel by channel (ReLU, pooling, sums of activations) serves
-them as it is, so a converted network runs the `forward` of the ordinary one.
+The K networks are the members of a stack. Between such layers the activations of member k are the
+k-th part of the channels: (n, K * C, H, W) or (n, K * features). Operations that treat every
+channel alone (ReLU, pooling, sums of activations) need no change, so a converted network runs the
+`forward` of the ordinary one. K convolutions become one with K times the groups, as in horizontally
+fused training arrays (Wang et al. 2021, arXiv 2102.02344).
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from lrbench_hpo.training.models.resnet import Shortcut
 
 
 class NotStackableError(TrainingError):
-    """A network cannot be trained as one of several stacked ones; the message says why."""
+    """A network that cannot be stacked with others; the message has the reason."""
 
 
 class StackedConv2d(nn.Module):
-    """K convolutions as one: a group for each, or one group where they share their input."""
+    """K convolutions as one: a group for each, or one group if they share their input."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -45,14 +47,14 @@ class StackedConv2d(nn.Module):
         weight = self.weight.flatten(0, 1)
         shared = images.shape[1] == self.in_channels
         if shared and self.groups > 1 and members > 1:
-            # Groups would not find their channels again in the members' one after the other.
+            # Output channels are sorted by member, so each member's groups need their own input.
             images, shared = images.repeat(1, members, 1, 1), False
         groups = self.groups if shared else self.groups * members
         return F.conv2d(images, weight, bias, groups=groups, **self.options)
 
 
 class StackedLinear(nn.Module):
-    """K linear layers: one batched product, or one large one where they share their input."""
+    """K linear layers: one batched product, or one large product if they share their input."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedBatchNorm(nn.Module):
-    """Batch normalisation with the statistics of each member (Ioffe, Szegedy 2015)."""
+    """Batch normalisation with statistics for each member (Ioffe, Szegedy 2015)."""
 
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -138,7 +140,7 @@ class StackedShortcut(nn.Module):
 
 
 class StackedColourInput(nn.Module):
-    """Grey images of each member, their one channel shown thrice."""
+    """Grey images of each member, their channel repeated three times."""
 
     def __init__(self, layer: ColourInput) -> None:
         super().__init__()
@@ -150,7 +152,7 @@ class StackedColourInput(nn.Module):
         return logits
 
 
-# Subclasses are no such layers: their forward may do anything.
+# Looked up by exact type: the forward of a subclass may do anything.
 STACKED_LAYERS: Mapping[type[nn.Module], Callable[[Any], nn.Module]] = {
     nn.Conv2d: StackedConv2d,
     nn.Linear: StackedLinear,
@@ -163,16 +165,16 @@ STACKED_LAYERS: Mapping[type[nn.Module], Callable[[Any], nn.Module]] = {
 
 
 def converted(module: nn.Module) -> nn.Module:
-    """A network with each layer of the table replaced by its stacked counterpart, in place.
+    """Replace each layer of a network by its stacked counterpart, in place.
 
-    Whether a `forward` that is left as it is treats every channel alone, nobody knows before it
-    has run: see `stacked_model.agree`.
+    Other modules are kept. Whether their `forward` treats every channel alone is only known once it
+    has run: see `stacked_model.stack_network`.
 
     Args:
-        module: the network; its names of parameters and buffers stay.
+        module: the network; the names of its parameters and buffers do not change.
 
     Raises:
-        NotStackableError: for a layer with parameters or buffers that is not in the table.
+        NotStackableError: for a layer with parameters or buffers that has no counterpart.
 
     >>> converted(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))[1]
     StackedLinear()
@@ -190,12 +192,12 @@ def converted(module: nn.Module) -> nn.Module:
 
 
 def stack(tensors: list[Tensor]) -> Tensor:
-    """Tensors of one shape as one (K, …), each in its own memory format.
+    """Stack tensors of one shape into one (K, …); each keeps its memory format.
 
     >>> stack([torch.zeros(2), torch.ones(2)]).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
-    first = torch.empty_like(tensors[0])  # dense, whatever a user's tensor is
+    first = torch.empty_like(tensors[0])  # dense, even if a user's tensor is not
     strides = (first.numel(), *first.stride())
     stacked = torch.empty_strided(
         (len(tensors), *first.shape), strides, dtype=first.dtype, device=first.device

@@ -1,4 +1,4 @@
-"""K networks of one kind as one: by stacked layers where those fit, else by torch.func.vmap."""
+"""K networks of one kind as one: by stacked layers if they fit, else by torch.func.vmap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrbench_hpo.training.randomness import LayerRandomness
 from lrbench_hpo.training.trainer import Trainer
 
 _CHECKED_IMAGES = 6
-_TOLERANCE = 1e-8  # of float64 sums in another order
+_TOLERANCE = 1e-8  # relative; float64 sums in another order differ by less
 _GRADIENT = "gradient of "
 
 
@@ -26,10 +26,10 @@ class StackedNetwork(Protocol):
     how: str
 
     def load(self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor]) -> None:
-        """Compute with these from now on; buffers are changed in place."""
+        """Use these tensors from now on; buffers are changed in place."""
 
     def logits(self, images: Sequence[Tensor]) -> Tensor:
-        """Map one batch (n, C, H, W) that all share, or K of them, to logits (K, n, classes)."""
+        """Map one shared batch (n, C, H, W), or K batches, to logits (K, n, classes)."""
 
 
 class GroupedNetwork:
@@ -49,7 +49,7 @@ class GroupedNetwork:
         self._members = 0
 
     def load(self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor]) -> None:
-        """Compute with these from now on."""
+        """Use these tensors from now on."""
         self._members = len(next(iter(parameters.values())))
         for name, value in {**parameters, **buffers}.items():
             owner, _, attribute = name.rpartition(".")
@@ -76,7 +76,7 @@ class VmappedNetwork:
         self._tensors: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
 
     def load(self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor]) -> None:
-        """Compute with these from now on."""
+        """Use these tensors from now on."""
         self._tensors = dict(parameters), dict(buffers)
 
     def logits(self, images: Sequence[Tensor]) -> Tensor:
@@ -108,16 +108,21 @@ def losses_of(logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
 
 
 def stack_network(trainer: Trainer) -> tuple[StackedNetwork, str]:
-    """The trainer's network, stacked in the first way that computes what the ordinary one does.
+    """Stack the trainer's network in the first way that is correct.
+
+    A network's own `forward` may do anything, such as mix channels, so correctness is tested and
+    not derived: two members with different weights run forward and backward on a shared batch, then
+    on a batch each. Losses, summed gradients and buffers must equal those of two ordinary networks.
+    This is done in float64, where the order of sums hardly matters.
 
     Args:
-        trainer: whose networks are to be stacked.
+        trainer: trains the networks.
 
     Returns:
-        The network, without members, and why stacked layers do not do, if so.
+        The stacked network, without members, and the reason against stacked layers, if any.
 
     Raises:
-        NotStackableError: if no way does, with the reasons.
+        NotStackableError: if no way is correct; it has the reasons.
     """
     network = trainer.network(0)
     _check_names(network)
@@ -134,7 +139,7 @@ def stack_network(trainer: Trainer) -> tuple[StackedNetwork, str]:
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """A network's own parameters and buffers by name, not copied."""
+    """A network's parameters and buffers by name, not copied."""
     named = [*network.named_parameters(), *network.named_buffers()]
     return {name: tensor.detach() for name, tensor in named}
 
@@ -142,12 +147,15 @@ def tensors_of(network: nn.Module) -> dict[str, Tensor]:
 def load_members(
     network: StackedNetwork, ordinary: nn.Module, tensors: Mapping[str, Tensor]
 ) -> dict[str, nn.Parameter]:
-    """Have a stacked network compute with stacked tensors; its parameters.
+    """Load stacked tensors into a stacked network.
 
     Args:
-        network: the stacked one.
-        ordinary: tells parameters and buffers apart, and which parameters are trained.
+        network: the stacked network.
+        ordinary: an ordinary network, for names and for which parameters are trained.
         tensors: parameters and buffers (K, …).
+
+    Returns:
+        The stacked parameters by name.
     """
     parameters = {
         name: nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
@@ -167,14 +175,14 @@ def _check_names(network: nn.Module) -> None:
 
 
 class _Reference:
-    """Two ordinary networks in float64 on real images, on the CPU, and what they compute."""
+    """Two ordinary networks in float64 on real images, on the CPU, and their results."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._networks = [trainer.network(seed).cpu().double() for seed in (0, 1)]
         noise = torch.Generator().manual_seed(0)
         for network in self._networks:
             for value in network.parameters():
-                # Away from starting values that hide what a layer does, such as zeros.
+                # Initial values such as zeros would hide what a layer does.
                 scale = 0.1 * float(value.detach().abs().mean()) + 0.01
                 drawn = torch.randn(value.shape, generator=noise, dtype=torch.float64)
                 value.data.add_(drawn, alpha=scale)
@@ -186,7 +194,7 @@ class _Reference:
         self._found = self._ordinary()
 
     def _ordinary(self) -> dict[str, Tensor]:
-        """All that two steps compute: on a shared batch, then on a batch for each network."""
+        """Losses, gradients and buffers of two passes: on a shared batch, then on a batch each."""
         before = torch.get_rng_state()
         members = []
         for index, network in enumerate(self._networks):
@@ -205,7 +213,7 @@ class _Reference:
         return {name: torch.stack([found[name] for found in members]) for name in members[0]}
 
     def differs(self, way: Callable[[nn.Module], StackedNetwork]) -> str | None:
-        """Why this way of stacking does not compute the same, or None if it does."""
+        """The reason why a way of stacking is wrong, or None if its results are the same."""
         try:
             found = self._stacked(way)
         except Exception as error:  # the user's own code, which may raise anything
@@ -239,7 +247,7 @@ def _gradients(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
 
 
 def _close(found: Tensor, wanted: Tensor, scale: float) -> bool:
-    """Equal to rounding of numbers of this size."""
+    """Whether tensors are equal up to the rounding of numbers of this size."""
     if found.shape != wanted.shape or not math.isfinite(scale):
         return False
     return torch.allclose(found.double(), wanted.double(), rtol=0.0, atol=_TOLERANCE * scale)

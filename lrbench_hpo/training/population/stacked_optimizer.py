@@ -1,4 +1,9 @@
-"""The recipe's optimizer for K networks at once, each with its own LR."""
+"""The recipe's optimizer for K networks at once, each with its own LR.
+
+The formulas are those of torch.optim, with one difference: what depends on the LR or on the number
+of the update (step sizes, bias corrections, decay) is a coefficient for each member instead of one
+number. The coefficients of several updates are computed at once, in float64 on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -17,42 +22,52 @@ from lrbench_hpo.training.population.stacked_layers import NotStackableError
 
 Array = NDArray[np.float64]
 Group = Mapping[str, Any]
-# What an optimizer keeps of each parameter, by torch's name for it.
-Slots = Mapping[str, Tensor]
+# An optimizer's state for one parameter, by torch's names: momentum_buffer, or exp_avg and
+# exp_avg_sq.
+State = Mapping[str, Tensor]
 
-# Options of a group that `make_optimizer` never sets; a model's own groups may.
+# Options that the formulas below leave out. `make_optimizer` never sets them, but a model's own
+# parameter groups may.
 _LEFT_OUT = ("dampening", "maximize", "amsgrad")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One optimizer's formulas, those of torch.
+    """The formulas of one optimizer.
 
     Attributes:
-        slots: names of what it keeps of each parameter.
-        numbers: from a group, its LRs (members, updates) and the number of each update from 1 (the
-            same shape) to what differs between members: rows of (members, updates).
-        update: changes parameters in place, given their gradients, slots and those rows.
+        state: the names of its state for each parameter, for a group's options.
+        coefficients: computes rows of (members, updates) from a group's options, its LRs (members,
+            updates) and the numbers of the updates, counted from 1 (same shape).
+        update: changes parameters in place; it takes a group's options, parameters, gradients,
+            states, and the coefficients (rows, members) of one update.
     """
 
-    slots: Callable[[Group], tuple[str, ...]]
-    numbers: Callable[[Group, Array, Array], Sequence[Array]]
-    update: Callable[[Group, list[Tensor], list[Tensor], list[Slots], Tensor], None]
+    state: Callable[[Group], tuple[str, ...]]
+    coefficients: Callable[[Group, Array, Array], Sequence[Array]]
+    update: Callable[[Group, list[Tensor], list[Tensor], list[State], Tensor], None]
 
 
 def _each(row: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    """A number for each member, in a shape that multiplies each parameter."""
+    """One coefficient per member, in shapes that broadcast over each parameter."""
     return [row.view(-1, *[1] * (parameter.ndim - 1)) for parameter in parameters]
 
 
+# SGD with momentum mu and weight decay d, as torch defines it; b starts at 0:
+#     g <- g + d w,  b <- mu b + g,  w <- w - lr b  (Nesterov: w <- w - lr (g + mu b)).
+# Coefficients: lr.
 def _sgd(
-    group: Group, parameters: list[Tensor], gradients: list[Tensor], kept: list[Slots], rows: Tensor
+    group: Group,
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    states: list[State],
+    rows: Tensor,
 ) -> None:
     if group["weight_decay"]:
         torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
     steps = gradients
     if group["momentum"]:
-        buffers = [slots["momentum_buffer"] for slots in kept]
+        buffers = [state["momentum_buffer"] for state in states]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, gradients)
         if group["nesterov"]:
@@ -64,12 +79,16 @@ def _sgd(
         parameter.addcmul_(step, rate, value=-1)
 
 
-def _sgd_slots(group: Group) -> tuple[str, ...]:
+def _sgd_state(group: Group) -> tuple[str, ...]:
     return ("momentum_buffer",) if group["momentum"] else ()
 
 
-def _adam_numbers(group: Group, rates: Array, counts: Array) -> Sequence[Array]:
-    """Step size, root of the second bias correction, what decoupled decay leaves of a weight."""
+# Adam (Kingma, Ba 2015, arXiv 1412.6980) with weight decay d; m and v start at 0:
+#     g <- g + d w,  m <- m + (1 - b1) (g - m),  v <- b2 v + (1 - b2) g^2,
+#     w <- w - lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)  at update t.
+# AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101) leaves g alone and does w <- (1 - lr d) w first.
+# Coefficients: lr / (1 - b1^t), sqrt(1 - b2^t) and 1 - lr d.
+def _adam_coefficients(group: Group, rates: Array, counts: Array) -> Sequence[Array]:
     first, second = group["betas"]
     sizes = rates / (1 - first**counts)
     return sizes, np.sqrt(1 - second**counts), 1 - rates * group["weight_decay"]
@@ -79,14 +98,14 @@ def _adam(
     group: Group,
     parameters: list[Tensor],
     gradients: list[Tensor],
-    kept: list[Slots],
+    states: list[State],
     rows: Tensor,
     *,
     decoupled: bool = False,
 ) -> None:
     first, second = group["betas"]
-    means = [slots["exp_avg"] for slots in kept]
-    squares = [slots["exp_avg_sq"] for slots in kept]
+    means = [state["exp_avg"] for state in states]
+    squares = [state["exp_avg_sq"] for state in states]
     sizes, roots, remains = (_each(row, parameters) for row in rows)
     if group["weight_decay"] and decoupled:
         for parameter, remain in zip(parameters, remains, strict=True):
@@ -107,13 +126,13 @@ def _adamw(*arguments: Any) -> None:
     _adam(*arguments, decoupled=True)
 
 
-_SGD = Rule(_sgd_slots, lambda group, rates, counts: (rates,), _sgd)
+_SGD = Rule(_sgd_state, lambda group, rates, counts: (rates,), _sgd)
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 RULES: Mapping[str, Rule] = {
     "sgd": _SGD,
     "nesterov": _SGD,
-    "adam": Rule(lambda group: _MOMENTS, _adam_numbers, _adam),
-    "adamw": Rule(lambda group: _MOMENTS, _adam_numbers, _adamw),
+    "adam": Rule(lambda group: _MOMENTS, _adam_coefficients, _adam),
+    "adamw": Rule(lambda group: _MOMENTS, _adam_coefficients, _adamw),
 }
 
 
@@ -125,7 +144,7 @@ class StackedOptimizer:
         recipe: as in `make_optimizer`.
 
     Raises:
-        NotStackableError: for groups with options that the formulas here do not know.
+        NotStackableError: for groups with options that the formulas leave out.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
@@ -139,24 +158,24 @@ class StackedOptimizer:
         self._names = [[names[id(p)] for p in group["params"]] for group in self._groups]
         self._in_torchs_order = [name for group in self._names for name in group]
         self._described = ordinary.state_dict()["param_groups"]
-        self.slots: dict[str, tuple[str, ...]] = {
-            name: self._rule.slots(group)
+        self._state_names: dict[str, tuple[str, ...]] = {
+            name: self._rule.state(group)
             for group, members in zip(self._groups, self._names, strict=True)
             for name in members
         }
 
-    def numbers(self, learning_rates: Sequence[Sequence[float]], done: Sequence[int]) -> Array:
-        """All that the updates to come need to know of LRs: (updates, groups, rows, members).
+    def coefficients(self, learning_rates: Sequence[Sequence[float]], done: Sequence[int]) -> Array:
+        """The coefficients of the next updates: (updates, groups, rows, members).
 
         Args:
             learning_rates: a row for each member, with the LR of each update.
-            done: how many updates each member has had.
+            done: how many updates each member has made.
         """
         rates = np.asarray(learning_rates, dtype=np.float64)
         counts = np.arange(1, rates.shape[1] + 1) + np.asarray(done, dtype=np.float64)[:, None]
-        with np.errstate(invalid="ignore", over="ignore"):  # an infinite LR is the member's affair
+        with np.errstate(invalid="ignore", over="ignore"):  # an infinite LR harms only its member
             groups = [
-                np.stack(self._rule.numbers(group, rates * group["lr_scale"], counts))
+                np.stack(self._rule.coefficients(group, rates * group["lr_scale"], counts))
                 for group in self._groups
             ]
         return np.moveaxis(np.stack(groups), -1, 0)
@@ -165,28 +184,28 @@ class StackedOptimizer:
     def step(
         self,
         parameters: Mapping[str, Tensor],
-        slots: Mapping[str, Slots],
-        numbers: Tensor,
+        states: Mapping[str, State],
+        coefficients: Tensor,
     ) -> None:
-        """One update; a parameter without a gradient stays as it is.
+        """Make one update; a parameter without a gradient does not change.
 
         Args:
             parameters: by name, (members, …), with their gradients.
-            slots: what is kept of each.
-            numbers: (groups, rows, members), one update of `numbers` as a tensor.
+            states: the state of each.
+            coefficients: of this update, (groups, rows, members).
         """
-        for group, members, rows in zip(self._groups, self._names, numbers, strict=True):
+        for group, members, rows in zip(self._groups, self._names, coefficients, strict=True):
             names = [name for name in members if parameters[name].grad is not None]
             if names:
                 own = [parameters[name] for name in names]
                 gradients = [p.grad for p in own if p.grad is not None]
-                self._rule.update(group, own, gradients, [slots[name] for name in names], rows)
+                self._rule.update(group, own, gradients, [states[name] for name in names], rows)
 
-    def state_dict(self, slots: Mapping[str, Slots], done: int) -> dict[str, Any]:
-        """One member's state, as torch's own optimizer would give it."""
+    def state_dict(self, states: Mapping[str, State], done: int) -> dict[str, Any]:
+        """One member's state, as torch's own optimizer would return it after ``done`` updates."""
         state = {}
         for index, name in enumerate(self._in_torchs_order):
-            kept = {slot: value.clone() for slot, value in slots[name].items()}
+            kept = {key: value.clone() for key, value in states[name].items()}
             if kept and done:
                 counted = (
                     {"step": torch.tensor(float(done), dtype=torch.float32)}
@@ -196,21 +215,21 @@ class StackedOptimizer:
                 state[index] = {**counted, **kept}
         return {"state": state, "param_groups": [dict(group) for group in self._described]}
 
-    def fresh(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """What is kept of each parameter before the first update."""
+    def initial(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """One member's state of each parameter before the first update: zeros."""
         return {
-            name: {slot: torch.zeros_like(parameters[name]) for slot in slots}
-            for name, slots in self.slots.items()
+            name: {key: torch.zeros_like(parameters[name]) for key in keys}
+            for name, keys in self._state_names.items()
         }
 
     def restored(
         self, parameters: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> dict[str, dict[str, Tensor]]:
-        """What is kept of each parameter, from what torch's own optimizer or this one gave."""
-        kept = self.fresh(parameters)
+        """One member's state of each parameter, from a state dict of this or torch's optimizer."""
+        kept = self.initial(parameters)
         for index, name in enumerate(self._in_torchs_order):
-            for slot, value in kept[name].items():
-                given = state["state"].get(index, {}).get(slot)
+            for key, value in kept[name].items():
+                given = state["state"].get(index, {}).get(key)
                 if given is not None:
                     value.copy_(given)
         return kept

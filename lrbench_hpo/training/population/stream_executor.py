@@ -1,4 +1,4 @@
-"""Ordinary networks side by side, fed by one stream of batches: any model, any device."""
+"""The executor for any model and device: ordinary networks in turn, on shared batches."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from lrbench_hpo.training.loop import TrainingLoop
-from lrbench_hpo.training.population.shared_batches import DataStreams, Reader
+from lrbench_hpo.training.population.shared_batches import BatchReader, SharedBatches
 from lrbench_hpo.training.progress import weights_of
 from lrbench_hpo.training.randomness import LayerRandomness
 from lrbench_hpo.training.trainer import Trainer
 
 
-class _Lane:
-    """One network: its loop, its place in the data and the random numbers of its layers."""
+class _Network:
+    """One network: its training loop, its position in the data, its layers' random numbers."""
 
-    def __init__(self, trainer: Trainer, streams: DataStreams, seed: int) -> None:
-        self.reader = Reader(streams, seed)
+    def __init__(self, trainer: Trainer, batches: SharedBatches, seed: int) -> None:
+        self.reader = BatchReader(batches, seed)
         self.loop: TrainingLoop = trainer.start(seed=seed, batches=self.reader)
         self.randomness = LayerRandomness(trainer.device, seed)
 
@@ -27,10 +27,10 @@ class _Lane:
 class StreamExecutor:
     """Trains ordinary networks in turn, a few updates each, on batches that they share.
 
-    A lane is bitwise what `Trainer.train` makes of its seed and LRs: it is the same loop.
+    A network is bit for bit what `Trainer.train` returns for its seed and LRs: the same loop runs.
 
     Args:
-        trainer: what to train.
+        trainer: trains the networks.
     """
 
     name = "stream"
@@ -38,68 +38,68 @@ class StreamExecutor:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._streams = DataStreams(trainer.batches)
-        self._lanes: list[_Lane] = []
+        self._batches = SharedBatches(trainer.batches)
+        self._networks: list[_Network] = []
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._networks)
 
     def add(self, seed: int) -> None:
-        """Begin another lane, with the weights and batches of a run's seed."""
-        self._lanes.append(_Lane(self._trainer, self._streams, seed))
+        """Add a network with the initial weights and the batches of a run's seed."""
+        self._networks.append(_Network(self._trainer, self._batches, seed))
 
-    def fork(self, lane: int) -> None:
-        """Begin another lane as a copy of this one."""
-        self.restore(self.state_dict(lane))
+    def fork(self, index: int) -> None:
+        """Add a copy of a network."""
+        self.restore(self.state_dict(index))
 
     def compact(self, keep: Sequence[int]) -> None:
-        """Let go of all lanes but these."""
-        self._lanes = [self._lanes[lane] for lane in keep]
+        """Remove all networks but these."""
+        self._networks = [self._networks[index] for index in keep]
 
     def advance(self, learning_rates: Sequence[Sequence[float]]) -> list[int | None]:
-        """Train every lane; for each, the update whose loss was first not finite, or None."""
+        """Train every network; for each, the first update with a non-finite loss, or None."""
         count = max(len(rates) for rates in learning_rates)
-        turns = list(zip(self._lanes, learning_rates, strict=True))
-        places = Counter(lane.reader.cursor for lane, rates in turns if rates)
-        staying = {lane.reader.cursor for lane, rates in turns if not rates}
-        batches = self._streams.take(places, count, staying)
+        turns = list(zip(self._networks, learning_rates, strict=True))
+        cursors = Counter(network.reader.cursor for network, rates in turns if rates)
+        staying = {network.reader.cursor for network, rates in turns if not rates}
+        batches = self._batches.take(cursors, count, staying)
         failed: list[int | None] = []
-        for lane, rates in turns:
+        for network, rates in turns:
             if rates:
-                place = lane.reader.cursor
-                lane.reader.give(batches[place], shared=places[place] > 1)
-            failed.append(self._train(lane, rates) if rates else None)
+                cursor = network.reader.cursor
+                network.reader.receive(batches[cursor], shared=cursors[cursor] > 1)
+            failed.append(self._train(network, rates) if rates else None)
         return failed
 
-    def _train(self, lane: _Lane, rates: Sequence[float]) -> int | None:
-        before = lane.loop.iteration
-        with lane.randomness.active():
-            fine = lane.loop.follow(rates)
-        return None if fine else lane.loop.iteration - before
+    def _train(self, network: _Network, rates: Sequence[float]) -> int | None:
+        before = network.loop.iteration
+        with network.randomness.active():
+            finite = network.loop.follow(rates)
+        return None if finite else network.loop.iteration - before
 
-    def evaluate(self, lanes: Sequence[int]) -> list[dict[str, float | None]]:
-        """What the trainer's evaluator measures, for each of these lanes."""
+    def evaluate(self, indices: Sequence[int]) -> list[dict[str, float | None]]:
+        """Measure each of these networks with the trainer's evaluator."""
         found = []
-        for lane in (self._lanes[index] for index in lanes):
-            with lane.randomness.active():
-                found.append(self._trainer.evaluator(lane.loop.model))
+        for network in (self._networks[index] for index in indices):
+            with network.randomness.active():
+                found.append(self._trainer.evaluator(network.loop.model))
         return found
 
-    def weights(self, lane: int) -> dict[str, Tensor]:
-        """A copy of a lane's weights and statistics."""
-        return weights_of(self._lanes[lane].loop.model)
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """A copy of a network's weights and statistics."""
+        return weights_of(self._networks[index].loop.model)
 
-    def state_dict(self, lane: int) -> dict[str, Any]:
-        """A copy of all that a lane is made of."""
-        at = self._lanes[lane]
+    def state_dict(self, index: int) -> dict[str, Any]:
+        """A copy of a network's whole state."""
+        network = self._networks[index]
         return {
-            "seed": at.reader.cursor.seed,
-            "loop": at.loop.state_dict(),
-            "randomness": at.randomness.state_dict(),
+            "seed": network.reader.cursor.seed,
+            "loop": network.loop.state_dict(),
+            "randomness": network.randomness.state_dict(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Begin another lane from what `state_dict` gave."""
+        """Add a network from what `state_dict` returned."""
         self.add(state["seed"])
-        self._lanes[-1].loop.load_state_dict(state["loop"])
-        self._lanes[-1].randomness.load_state_dict(state["randomness"])
+        self._networks[-1].loop.load_state_dict(state["loop"])
+        self._networks[-1].randomness.load_state_dict(state["randomness"])

@@ -1,4 +1,4 @@
-"""Members of a population by keys, and what is to be told of them."""
+"""A population whose members are addressed by keys, and the events that its training produces."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from lrbench_hpo.training.population.population import Population
 from lrbench_hpo.training.progress import Weights
 from lrbench_hpo.training.trainer import Trainer
 
-Worth = Callable[[Run], float]
+Score = Callable[[Run], float]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a member.
+    """An event in the training of one member: an evaluation, progress, or its end.
 
     Attributes:
-        key: the member's, as given to `add`.
+        key: the member's key, as given to `add`.
         iteration: updates so far.
-        run: the run so far, after an evaluation or the end; None for mere progress.
-        ended: whether nothing more comes of it.
-        state: weights at the best evaluation, if it ended better than all before in its process.
-        failure: why it failed, if it did.
+        run: the run so far, after an evaluation or at the end; None for progress between them.
+        ended: whether this is the member's last event.
+        state: weights at the best evaluation, if the member completed with a higher score than all
+            before it in its process.
+        failure: why the member failed, if it did.
     """
 
     key: int
@@ -40,33 +41,35 @@ class Event:
 OnProgress = Callable[[list[Event]], bool | None]
 
 
-class Crew:
-    """A population in this process.
+class Worker:
+    """Trains a population in this process; members are addressed by integer keys.
 
     Args:
-        trainer: what to train.
-        room: how many members at once.
+        trainer: trains the networks.
+        capacity: how many members at once.
         executor: as in `Population`.
-        worth: what a complete run is worth; only the weights of the best are kept.
+        score: the score of a complete run; only the weights of the best run are kept.
         processes: how many processes share the memory.
 
     Attributes:
-        room: how many members there may be.
-        notes: what was decided, a line each.
+        capacity: how many members fit.
+        notes: the choices made, one line each.
     """
 
     def __init__(
-        self, trainer: Trainer, room: int, executor: str, worth: Worth, processes: int = 1
+        self, trainer: Trainer, capacity: int, executor: str, score: Score, processes: int = 1
     ) -> None:
-        self._population = Population(trainer, room=room, executor=executor, processes=processes)
-        self.room, self.notes = self._population.room, self._population.notes
+        self._population = Population(
+            trainer, capacity=capacity, executor=executor, processes=processes
+        )
+        self.capacity, self.notes = self._population.capacity, self._population.notes
         self._keys: dict[Member, int] = {}
-        self._worth = worth
+        self._score = score
         self._best = -float("inf")
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What differs from a run that this process would train alone."""
+        """The entries in which runs differ from those of `Trainer.train` in this process."""
         stacked = self._population.executor.name == "stacked"
         return {"executor": "stacked"} if stacked else {}
 
@@ -77,35 +80,39 @@ class Crew:
 
     @property
     def saved_iterations(self) -> int:
-        """Updates that shared prefixes have saved."""
+        """Updates saved by shared prefixes so far."""
         return self._population.saved_iterations
 
     def add(self, key: int, policy: LRPolicy, max_iterations: int) -> None:
-        """Begin a member."""
+        """Start a member."""
         self._keys[self._population.add(policy, max_iterations)] = key
 
-    def drop(self, key: int) -> Event | None:
-        """Stop a member early: its end, or None if that follows among the events."""
+    def stop(self, key: int) -> Event | None:
+        """Stop a member early.
+
+        Returns:
+            Its last event; None for a member that has ended already.
+        """
         member = next((m for m, known in self._keys.items() if known == key), None)
         if member is None:
             return None
-        self._population.drop([member])
+        self._population.remove([member])
         del self._keys[member]
         return Event(key, member.iteration, member.run(), ended=True)
 
     def events(self, on_progress: OnProgress | None = None) -> list[Event]:
-        """Train until something is to be told.
+        """Train until at least one member is evaluated or ends; return the events.
 
         Args:
             on_progress: called every few updates; when it returns True, training pauses there.
         """
 
-        def tell(members: Sequence[Member]) -> bool | None:
+        def report(members: Sequence[Member]) -> bool | None:
             if on_progress is None:
                 return None
             return on_progress([Event(self._keys[member], member.iteration) for member in members])
 
-        moved = self._population.step(tell)
+        moved = self._population.step(report)
         return [self._event(member) for member in moved]
 
     def _event(self, member: Member) -> Event:
@@ -113,11 +120,11 @@ class Crew:
         if not member.finished:
             return Event(key, member.iteration, run)
         del self._keys[member]
-        worth = self._worth(run) if run.status == "complete" else -float("inf")
-        state = member.state if worth > self._best else None
-        self._best = max(self._best, worth)
+        score = self._score(run) if run.status == "complete" else -float("inf")
+        state = member.state if score > self._best else None
+        self._best = max(self._best, score)
         return Event(key, member.iteration, run, ended=True, state=state)
 
     def close(self) -> None:
-        """Let go of all members."""
-        self._population.drop(self._population.members)
+        """Release all members."""
+        self._population.remove(self._population.members)
