@@ -150,9 +150,8 @@ class History:
         """The median gain of finished trials at each share; 0 while too few are known."""
         # A stopped trial is read as value + median gain of finished trials from its last step to
         # the end, so that stopping early is not mistaken for being poor. Gains below 0 count as 0.
-        gains = [result.gains for result in self._results if result.gains is not None][
-            -_MAX_RESULTS:
-        ]
+        gains = [result.gains for result in self._results if result.gains is not None]
+        gains = gains[-_MAX_RESULTS:]
         if len(gains) >= _FEWEST_GAINS:
             table = np.array(gains)
             enough = np.isfinite(table).sum(axis=0) >= _FEWEST_GAINS

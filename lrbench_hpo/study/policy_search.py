@@ -126,7 +126,7 @@ class PolicySearch:
         return Surrogate(settings.space, settings.scale, self.start.sources, known, self.seed)
 
     def suggest(self, study: optuna.Study, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Suggest the parameters of a trial; the reason is in JSON types, with ``origin`` if known-good.
+        """Suggest the parameters of a trial, and the reason in JSON types.
 
         Args:
             study: the study.
@@ -147,7 +147,7 @@ class PolicySearch:
             )  # or trials that start together would all get the best one
         surrogate = self._surrogate
         if any(other < number and other % STRIPES == number % STRIPES for other in hidden):
-            # An older trial of another process chooses from the same part of the pool: use another pool.
+            # An older trial of another process chooses from this part of the pool: draw a new one.
             settings, seed = self.settings, self.seed + 1 + number
             surrogate = Surrogate(settings.space, settings.scale, self.start.sources, (), seed)
         suggestion = surrogate.suggest(seen, np.vstack(taken), number)
