@@ -113,15 +113,15 @@ def known_tasks(
     # database returns the best and the newest ones in equal parts; twice as many are read, because
     # some are no evidence.
     found = []
-    for alike, group in rated[:_TASKS]:
-        if alike >= _SAME_SHAPE:
-            limit = math.ceil(_ROWS_PER_TASK * alike / most)
+    for share, group in rated[:_TASKS]:
+        if share >= _SAME_SHAPE:
+            limit = math.ceil(_ROWS_PER_TASK * share / most)
             some = database.evidence(group, 2 * limit, trusted_sources)
             runs = [run for run in some if is_evidence(run.split, run.status, run.source)][:limit]
             if runs:
                 outcomes = database.outcomes(group, _SURFACE, trusted_sources)
                 surface = _surface(_of_similar_budget(outcomes, group[0]))
-                found.append(KnownTask(_without_reference(group[0]), alike, runs, surface))
+                found.append(KnownTask(_without_reference(group[0]), share, runs, surface))
     return found
 
 

@@ -232,7 +232,7 @@ def _quality(run: Run, score: float, scores: Sequence[float]) -> float:
     return standing * math.exp((score - max(scores)) / _QUALITY_SCALE)
 
 
-def _weight(run: Run, alike: float, max_iterations: int) -> float:
+def _weight(run: Run, similarity: float, max_iterations: int) -> float:
     """How much a run counts for the new task, 1 for an own run on the same task and budget."""
     source = PUBLISHED_WEIGHT if run.source == PAPER else 1.0
-    return alike * source * budget_share(max_iterations, run.max_iterations)
+    return similarity * source * budget_share(max_iterations, run.max_iterations)
