@@ -159,6 +159,15 @@ def number(where: str, value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def rounded(value: float, digits: int = 6) -> float:
+    """A number with so many significant digits.
+
+    >>> rounded(0.1 + 0.2), rounded(1234567.0, 3)
+    (0.3, 1230000.0)
+    """
+    return float(f"{value:.{digits}g}")
+
+
 def share(where: str, value: object) -> float | None:
     """A number within [0, 1]."""
     known = number(where, value)

@@ -1,4 +1,4 @@
-"""One climb up a ladder of LRs, and climbs in somebody else's training loop, without a trace."""
+"""One run up a ladder of rising LRs, and range tests in a user's own training loop."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ from lrbench_hpo.records.range_test import MAX_POINTS, MAX_RUNS, RangeTest
 OnStep = Callable[[int], None]
 Losses = list[float | None]
 
-# The network has forgotten all it had learnt: a quarter above the loss before training, and by
-# three times what single losses scatter. Both are asked of a few losses, not of one.
-_ABOVE, _SCATTERS = 0.25, 3.0
-_FEW, _FIRST_LOOK = 5, 12  # losses
+# The loss has exploded when the mean of the last 5 losses is above the level before training (the
+# median of the first 5) by a quarter of that level and by three times the median difference of
+# neighbouring losses. A mean, because a single loss may be high by chance; both bounds, because a
+# quarter of a small loss is less than noise.
+_EXPLOSION_SHARE, _EXPLOSION_SCATTERS = 0.25, 3.0
+_AVERAGED, _FIRST_CHECK = 5, 12  # losses
 
 
 def rungs(low: float, high: float, steps: int) -> list[float]:
-    """LRs with equal ratios.
+    """LRs from low to high with equal ratios.
 
     >>> rungs(0.001, 1, 4)
     [0.001, 0.01, 0.1, 1.0]
     """
-    return [float(f"{lr:.12g}") for lr in np.geomspace(low, high, steps)]
+    return [checks.rounded(lr, 12) for lr in np.geomspace(low, high, steps)]
 
 
 def climb(
     update: Callable[[float], Tensor], ladder: Sequence[float], on_step: OnStep | None = None
 ) -> Losses:
-    """Train with one update at each LR, until the loss has exploded.
+    """Train with one update at each LR, until the loss explodes.
 
     Args:
-        update: does one update at an LR; the batch's loss before it.
+        update: does one update at an LR, and returns the batch's loss before it.
         ladder: rising LRs.
-        on_step: called after each update with their number so far.
+        on_step: called after each update with the number of updates so far.
 
     Returns:
-        The losses; the last is None where it was not finite. They may be fewer than LRs.
+        The losses, fewer than LRs if the loss exploded; the last is None if it is not finite.
     """
     losses: Losses = []
     finite: list[float] = []
@@ -62,15 +64,15 @@ def climb(
         if losses[-1] is None:
             break
         finite.append(loss)
-        if step >= _FIRST_LOOK and _exploded(finite):
+        if step >= _FIRST_CHECK and _exploded(finite):
             break
     return losses
 
 
 def _exploded(losses: Sequence[float]) -> bool:
-    level, recent = median(losses[:_FEW]), sum(losses[-_FEW:]) / _FEW
+    level, recent = median(losses[:_AVERAGED]), sum(losses[-_AVERAGED:]) / _AVERAGED
     scatter = median(abs(b - a) for a, b in pairwise(losses))
-    return recent > level + max(_ABOVE * abs(level), _SCATTERS * scatter)
+    return recent > level + max(_EXPLOSION_SHARE * abs(level), _EXPLOSION_SCATTERS * scatter)
 
 
 def range_test_on(
@@ -87,27 +89,27 @@ def range_test_on(
     max_iterations: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RangeTest:
-    """An LR range test in your own training loop, which is left exactly as it was.
+    """Run an LR range test in your own training loop, and restore everything afterwards.
 
     Weights, buffers, gradients, training mode, the optimizer's state, all random numbers (torch,
-    numpy, Python) and the data order are those from before, also after Ctrl-C. LRs of parameter
-    groups keep their ratios.
+    numpy, Python) and the data order are put back, also after Ctrl-C. The LRs of parameter groups
+    keep their ratios.
 
     Args:
         model: the network, with the weights to start from.
         optimizer: over its parameters.
-        batches: a DataLoader or list of batches, gone through again when it ends.
-        loss: from the model and a batch to the loss to be minimised, a scalar.
+        batches: a DataLoader or list of batches, read again from the start when it ends.
+        loss: computes the loss to be minimised, a scalar, from the model and a batch.
         low: the first LR.
         high: the last LR.
         steps: updates of a run.
         runs: how many, from the same weights with other data orders.
-        seed: of the first run's data order and random layers; the next has the next number.
+        seed: of the first run's data order and random layers; the next run has the next number.
         max_iterations: the budget that the LR is meant for, in iterations.
         on_progress: called after each update with updates done and planned.
 
     Raises:
-        TrainingError: for settings or batches that cannot work.
+        TrainingError: if settings or batches are not possible.
 
     The test is that of Smith 2015, arXiv 1506.01186.
 
@@ -122,8 +124,8 @@ def range_test_on(
     (True, True)
     """
     ladder = checked_ladder(low, high, steps)
-    for name, value, most in (("runs", runs, MAX_RUNS), ("seed", seed, None)):
-        _checked_count(name, value, least=int(name == "runs"), most=most)
+    _count("runs", runs, most=MAX_RUNS)
+    checks.whole("seed", seed, 0, error=TrainingError)
     base = float(optimizer.param_groups[0]["lr"])
     ratios = [float(group["lr"]) / base if base else 1.0 for group in optimizer.param_groups]
 
@@ -140,13 +142,13 @@ def range_test_on(
 
     climbed: list[Losses] = []
     for run in range(runs):
-        with untouched(model, optimizer, batches), contextlib.ExitStack() as closing:
+        with restore_after(model, optimizer, batches), contextlib.ExitStack() as closing:
             torch.manual_seed(seed + run)
             model.train()
             stream = closing.enter_context(contextlib.closing(_endless(batches)))
             done = sum(map(len, climbed))
-            tell = _told(on_progress, done, steps * (runs - run))
-            climbed.append(climb(update, ladder, tell))
+            on_step = _after(on_progress, done, steps * (runs - run))
+            climbed.append(climb(update, ladder, on_step))
     group = optimizer.param_groups[0]
     return read_ladders(
         [ladder[: len(losses)] for losses in climbed],
@@ -158,35 +160,36 @@ def range_test_on(
 
 
 def checked_ladder(low: float, high: float, steps: int) -> list[float]:
-    """`rungs`, for what a user gave.
+    """`rungs` for values of a user.
 
     Raises:
-        RecordError: for something that is no LR.
-        TrainingError: for a ladder that does not rise, or has too few steps.
+        RecordError: if low or high is no learning rate.
+        TrainingError: if the ladder does not rise, or has too few or too many steps.
     """
     checks.learning_rate("low", low)
     checks.learning_rate("high", high)
     if not low < high:
         raise TrainingError(f"low={low:g}, high={high:g}: expected low below high")
-    _checked_count("steps", steps, least=LEAST_POINTS, most=MAX_POINTS)
+    _count("steps", steps, LEAST_POINTS, most=MAX_POINTS)
     return rungs(low, high, steps)
 
 
-def _checked_count(name: str, value: Any, *, least: int, most: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise TrainingError(f"{name}={value!r}: expected a whole number of at least {least}")
-    if most is not None and value > most:
+def _count(name: str, value: Any, least: int = 1, *, most: int) -> None:
+    if checks.whole(name, value, least, error=TrainingError) > most:
         raise TrainingError(f"{name}={value!r}: expected a whole number of at most {most}")
 
 
-def _told(on_progress: Callable[[int, int], None] | None, done: int, planned: int) -> OnStep | None:
+def _after(
+    on_progress: Callable[[int, int], None] | None, done: int, planned: int
+) -> OnStep | None:
+    """The progress of one run as that of the whole test, of which `done` updates are over."""
     if on_progress is None:
         return None
     return lambda step: on_progress(done + step, done + planned)
 
 
 def _name(optimizer: torch.optim.Optimizer) -> str:
-    """The name of an optimizer as tasks have it; that of a child class of Adam is Adam's."""
+    """The name of an optimizer as tasks have it; subclasses of Adam count as Adam."""
     if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW | torch.optim.NAdam):
         return "adam"
     return "sgd" if isinstance(optimizer, torch.optim.SGD) else type(optimizer).__name__
@@ -218,18 +221,18 @@ def _endless(batches: Iterable[Any]) -> Generator[Any, None, None]:
 
 
 @contextlib.contextmanager
-def untouched(
+def restore_after(
     model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Any]
 ) -> Iterator[None]:
-    """Put everything back afterwards: model, optimizer, random numbers and data order.
+    """Restore model, optimizer, random numbers and data order when the block is left.
 
     Args:
         model: its weights, buffers, gradients and training modes.
         optimizer: its state and settings.
-        batches: whose own random generators, if there are any, decide the order.
+        batches: a DataLoader, whose random generators decide the order, or a list.
     """
     weights = copy.deepcopy(model.state_dict())
-    # A module may put new tensors in place of its buffers, and leave some out of its state.
+    # A module may replace its buffers by new tensors, and leave some out of its state dict.
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()

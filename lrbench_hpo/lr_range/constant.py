@@ -1,4 +1,4 @@
-"""A reference LR from trainings with constant LRs: what LRBench's coarse search finds."""
+"""The reference LR from the accuracies of trainings with constant LRs (LRBench's search)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from lrbench_hpo import checks
 from lrbench_hpo.lr_range.reading import BLIND
 from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.score import evaluation_noise
 
-_WITHIN_STEP = 0.35  # of a step between constant LRs: 0.29 within it (uniform), and the noise
+# In steps between the constant LRs: the deviation of a uniform position in a step, 1 / sqrt(12) =
+# 0.29, and a little for the noise.
+_DEVIATION_IN_STEP = 0.35
 
 
 def read_accuracies(
@@ -21,16 +25,16 @@ def read_accuracies(
     samples: int,
     **facts: Any,
 ) -> RangeTest:
-    """What trainings with constant LRs tell: LRBench's coarse search.
+    """Read the accuracies of trainings with constant LRs.
 
-    The reference LR is the best one, or the geometric mean of those within the noise of the best;
-    usable are LRs that learn at least half of what the best one learns.
+    The reference LR is the best one, or the geometric mean of those within the noise of the best.
+    The usable interval holds the LRs that learn at least half of what the best one learns.
 
     Args:
         top1: accuracies by LR, shares; None where a training diverged.
-        losses: validation losses by LR.
+        losses: validation losses by LR, for the record.
         chance: accuracy of guessing, a share.
-        samples: that the accuracies were measured on.
+        samples: number of samples that the accuracies were measured on.
         facts: further fields of `RangeTest`.
 
     >>> found = read_accuracies({0.1: 0.3, 0.01: 0.9, 0.001: 0.7}, {}, chance=0.1, samples=200,
@@ -41,7 +45,10 @@ def read_accuracies(
     lrs = sorted(top1)
     known = {lr: value for lr in lrs if (value := top1[lr]) is not None}
     best = max(known.values(), default=0.0)
-    noise = math.sqrt(best * (1 - best) / samples)
+    # With a(LR) the accuracies and s = sqrt(a_best (1 - a_best) / samples) the binomial deviation
+    # of the best, the m LRs with a >= a_best - s cannot be told from the best one. Their mean in
+    # log LR is the centre; its error grows with their number, as sqrt(m) * 0.35 steps.
+    noise = evaluation_noise(best, samples)
     step = max((math.log10(b / a) for a, b in pairwise(lrs)), default=1.0)
     notes = ["Top-1 by LR: " + ", ".join(f"{lr:g}: {_per_cent(top1[lr])}" for lr in lrs)]
     if best <= chance + max(2 * noise, 0.02):
@@ -51,15 +58,15 @@ def read_accuracies(
         top = [lr for lr, value in known.items() if value >= best - noise]
         usable = [lr for lr, value in known.items() if value - chance >= (best - chance) / 2]
         centre = sum(map(math.log10, top)) / len(top)
-        error = step * math.sqrt(len(top)) * _WITHIN_STEP
+        error = step * math.sqrt(len(top)) * _DEVIATION_IN_STEP
         if best in (known.get(lrs[0]), known.get(lrs[-1])):
             notes.append("the best LR is the last that was tried: one beyond it may do better")
             error = max(error, BLIND / 2)
     return RangeTest(
-        reference_lr=float(f"{10**centre:.12g}"),
+        reference_lr=checks.rounded(10**centre, 12),
         spread=10**error,
         low=min(usable[0], 10 ** (centre - step / 2)),
-        high=max(usable[-1], float(f"{10**centre:.12g}")),
+        high=max(usable[-1], checks.rounded(10**centre, 12)),
         lrs=(tuple(lrs),),
         losses=(tuple(losses.get(lr) for lr in lrs),),
         method="coarse",

@@ -1,6 +1,6 @@
-"""The shape of a loss that was measured while the LR rose: smoothed in log LR, its first basin.
+"""The shape of a loss measured at rising LRs: smoothed over log LR, and its first basin.
 
-Numbers only. What they say about a task's LR is `lr_range`'s business.
+`reading` derives the reference LR from it.
 """
 
 from __future__ import annotations
@@ -13,31 +13,34 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# Decades of LR that a smoothed value looks at (a Gaussian's deviation). Measured as in
-# `lr_range.CALIBRATION`: 0.3 errs by 0.26 decades, 0.2 by 0.28, 0.15 by 0.29; and one run alone of
+# Decades: the deviation of the Gaussian weights of a smoothed value. Measured as in
+# `reading.CALIBRATION`: 0.3 errs by 0.26 decades, 0.2 by 0.28, 0.15 by 0.29; and one run alone of
 # 50 steps, within SGD with momentum, by 0.21, 0.49 and 0.49.
 BANDWIDTH = 0.3
 _COLUMNS = 60  # points of the smoothed curve in a decade
-_CEILING = 0.5  # above the level before training, as a share of it: as high as any loss counts
-_EXPLODED = 0.08  # above that level, likewise: the network has unlearnt what it knew
-_RISEN = 0.6  # of the fall so far: after that the first basin is over, whatever follows
-_LEAST_FALL = 0.02  # of that level: less is no learning, whatever the noise
-_EDGE = 0.25  # decades: a minimum this near to an end may lie beyond it
-_EARLY = 1.5  # decades: what explodes before has had no room to learn
-_SURE = 2.5  # standard errors: no accident
-_ONSET, _LOST = 0.1, 0.25  # shares of the fall: there it begins, there it is being lost again
+# Shares of the level, the loss before training.
+_CEILING = 0.5  # above the level: higher losses count as this
+_EXPLODED = 0.08  # above the level: the network has forgotten what it learnt
+_LEAST_FALL = 0.02  # a smaller fall is no learning, whatever the noise
+# Shares of the fall of the loss.
+_RISEN = 0.6  # a rise by this share ends the first basin
+_ONSET, _LOST = 0.1, 0.25  # at its onset so much is done; where it is lost again, so much is lost
+# Decades from an end of the ladder.
+_EDGE = 0.25  # a minimum nearer than this may lie beyond the end
+_EARLY = 1.5  # an explosion nearer to the start left no time to learn
+_SURE = 2.5  # standard errors: a larger difference is no noise
 
 
 @dataclass(frozen=True, eq=False)
 class LossCurve:
-    """Smoothed losses of one or several runs, as their mean at common LRs.
+    """Smoothed losses of one or several runs at common LRs, and their mean.
 
     Attributes:
         x: log10 of the LR.
         mean: the runs' mean.
-        runs: each run's own, one row each.
-        noise: standard error of the mean, as the batches' losses scatter around their curves.
-        complete: whether no run ended early, diverged.
+        runs: the smoothed loss of each run, one row each.
+        noise: standard error of the mean, estimated from the scatter of the batches' losses.
+        complete: whether all runs reached the last LR without exploding.
     """
 
     x: Floats
@@ -52,16 +55,16 @@ class Basin:
     """Where a loss falls and rises again for the first time; positions are log10 of the LR.
 
     Attributes:
-        level: the loss before anything was learnt.
+        level: the loss before training.
         fall: how far it fell.
         onset: where a tenth of the fall was done.
         steepest: where it fell fastest.
         minimum: where it was lowest.
         lost: where a quarter of the fall was lost again, or the end.
         minima: each run's own minimum.
-        falls: whether it fell by more than noise.
-        explodes: whether it rose far above what it was, or was not finite.
-        ends: where the ladder began and ended.
+        falls: whether it fell by more than the noise.
+        explodes: whether it rose far above the level, or was not finite.
+        ends: the first and the last LR of the ladder.
     """
 
     level: float
@@ -77,7 +80,7 @@ class Basin:
 
     @property
     def hidden(self) -> str | None:
-        """Which way the ladder has to go on before it shows a minimum: ``up``, ``down`` or None."""
+        """Where a ladder must be extended to show its minimum: ``up``, ``down`` or None."""
         first, last = self.ends
         if self.explodes and self.lost < first + _EARLY:
             return None if self.falls and self.minimum >= first + _EDGE else "down"
@@ -87,14 +90,14 @@ class Basin:
 
 
 def smoothed(lrs: Sequence[Sequence[float]], losses: Sequence[Sequence[float | None]]) -> LossCurve:
-    """Smooth the losses of some runs over log LR, by local lines (Cleveland 1979).
+    """Smooth the losses of some runs over log LR by local lines; return their mean at common LRs.
 
-    Losses that are not finite count as half as high again as the loss was before training; so
-    does what would have come after a run that ended at lower LRs than others.
+    Losses that are not finite, and those after the end of a run that ended at a lower LR than
+    others, count as 1.5 times the loss before training.
 
     Args:
         lrs: of each run, rising.
-        losses: likewise, at least one of each run finite.
+        losses: losses of each run, at least one of them finite.
 
     >>> lr = [10 ** (i / 20 - 4) for i in range(81)]
     >>> loss = [2.3 if x < 0.003 else 1.0 if x < 0.3 else 9.0 for x in lr]
@@ -102,6 +105,18 @@ def smoothed(lrs: Sequence[Sequence[float]], losses: Sequence[Sequence[float | N
     >>> bool(0.01 < 10 ** curve.x[curve.mean.argmin()] < 0.1)
     True
     """
+    # Over log LR: against the raw LR, the steepest gradient of a noisy loss is at the lowest LRs,
+    # decades off.
+    #
+    # The noise of a run's smoothed loss: with s the deviation of a single loss, and points a step h
+    # apart, a Gaussian-weighted mean of width w has the deviation
+    #
+    #     s * sqrt(sum_i v_i^2) = s * sqrt(h / (2 sqrt(pi) w)),
+    #
+    # since the weights v_i = h / (w sqrt(2 pi)) exp(-(x_i / w)^2 / 2) sum to 1. s comes from the
+    # differences of neighbours, which the slope of the curve hardly changes. These are normal with
+    # deviation s sqrt(2), so the median of their absolute values is 0.6745 sqrt(2) s = 0.954 s; a
+    # median, because a loss that explodes has a few huge differences.
     points = [_clipped(np.log10(a), np.array(b, dtype=np.float64)) for a, b in _pairs(lrs, losses)]
     first, last = (max(x[at] for x, _, _ in points) for at in (0, -1))
     first = min(first, last)
@@ -114,7 +129,7 @@ def smoothed(lrs: Sequence[Sequence[float]], losses: Sequence[Sequence[float | N
             beyond = np.arange(x[-1] + step, last + step, step)
             x, y = np.append(x, beyond), np.append(y, np.full(len(beyond), ceiling))
         rows.append(_local_lines(x, y, grid, width))
-        scatter = np.median(np.abs(np.diff(y))) / 0.954  # a difference of two, by its median
+        scatter = np.median(np.abs(np.diff(y))) / 0.954
         errors.append(scatter * np.sqrt(step / (2 * np.sqrt(np.pi) * width)))
     noise = float(np.sqrt(np.mean(np.square(errors)) / len(rows)))
     complete = all(y[-1] < ceiling and x[-1] > last - BANDWIDTH for x, y, ceiling in points)
@@ -124,6 +139,7 @@ def smoothed(lrs: Sequence[Sequence[float]], losses: Sequence[Sequence[float | N
 def _pairs(
     lrs: Sequence[Sequence[float]], losses: Sequence[Sequence[float | None]]
 ) -> list[tuple[Floats, list[float]]]:
+    """LRs and losses of each run as arrays, NaN for None."""
     return [
         (np.array(a, dtype=np.float64), [np.nan if value is None else value for value in b])
         for a, b in zip(lrs, losses, strict=True)
@@ -131,11 +147,12 @@ def _pairs(
 
 
 def _clipped(x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
-    """LRs and losses up to the ceiling, and that ceiling."""
+    """LRs, losses limited by the ceiling, and the ceiling."""
+    # An exploded loss may be any number; limited, it cannot pull the smoothed curve far before it.
     finite = np.flatnonzero(np.isfinite(y))
     level = float(np.median(y[finite][: max(3, len(finite) // 6)]))
     ceiling = level + _CEILING * (abs(level) or 1.0)
-    # A single loss that is missing in the middle tells nothing; at the end it is divergence.
+    # A loss that is missing in the middle is left out; at the end it means divergence.
     known = np.isfinite(y) | (np.arange(len(y)) > finite[-1])
     filled = np.nan_to_num(y[known], nan=ceiling, posinf=ceiling, neginf=ceiling)
     return x[known], np.minimum(filled, ceiling), ceiling
@@ -143,6 +160,15 @@ def _clipped(x: Floats, y: Floats) -> tuple[Floats, Floats, float]:
 
 def _local_lines(x: Floats, y: Floats, grid: Floats, width: float) -> Floats:
     """At each point of the grid, the value of the line that fits the points around it best."""
+    # Local linear regression (Cleveland 1979, J. Amer. Statist. Assoc. 74), here with the weights
+    # v_i = exp(-(d_i / width)^2 / 2) of the distances d_i = x_i - x. The line of weighted least
+    # squares has, at x itself, the value
+    #
+    #     sum_i (S2 - S1 d_i) v_i y_i / (S0 S2 - S1^2),    Sk = sum_i v_i d_i^k.
+    #
+    # A line, not a mean: at the ends of a ladder all points lie on one side, and a mean of a rising
+    # loss is too high there. Where the weights rest on one point, S0 S2 - S1^2 is about 0 and no
+    # line is determined; the mean is taken.
     d = x - grid[:, None]
     weight = np.exp(-0.5 * (d / width) ** 2) + 1e-300
     w0, w1, w2 = (np.sum(weight * d**power, axis=1) for power in (0, 1, 2))
@@ -155,11 +181,19 @@ def _local_lines(x: Floats, y: Floats, grid: Floats, width: float) -> Floats:
 
 
 def first_basin(curve: LossCurve) -> Basin:
-    """The first fall and rise of a smoothed loss; later ones belong to a network that broke.
+    """Find the first fall and rise of a smoothed loss.
 
     Args:
-        curve: of `smoothed`.
+        curve: from `smoothed`.
     """
+    # Only the first basin counts: a network with BatchNorm may learn again far above the LR where
+    # its loss exploded. Within it, with the level L, the minimum m and the fall f = L - m:
+    #
+    #     onset: the first x with loss <= L - 0.1 f;    lost: the first x after the minimum with
+    #     loss > m + 0.25 f.
+    #
+    # The minima of the single runs, which have sqrt(n) times the noise of the mean, are found in
+    # the same way; their scatter is a part of the estimate's error.
     x, mean = curve.x, curve.mean
     level, least, end = _first_rise(mean, curve.noise)
     inside = slice(0, max(2, end))
@@ -188,10 +222,16 @@ def first_basin(curve: LossCurve) -> Basin:
 
 
 def _first_rise(loss: Floats, noise: float) -> tuple[float, float, int]:
-    """The level before training, the least difference that is no noise, and where the rise ends."""
+    """The level before training, the least difference that is no noise, the end of the basin."""
+    # The basin ends at the first x where either
+    #
+    #     loss > level + max(0.08 level, least)               (exploded), or
+    #     loss > lowest so far + max(0.6 learnt, least)       (60 % of what was learnt is lost),
+    #
+    # the latter only once something was learnt, learnt = level - lowest so far > least.
     level = float(np.median(loss[: max(2, len(loss) // 10)]))
     scale = abs(level) or 1.0
-    # Twice the noise: at its ends a line scatters twice as much as inside.
+    # Twice the noise: at the ends a line has about twice the deviation that it has inside.
     least = float(max(_SURE * 2 * noise, _LEAST_FALL * scale))
     lowest = np.minimum.accumulate(loss)
     learnt = level - lowest

@@ -1,4 +1,4 @@
-"""LR range tests of other tools, as the lists that those tools give."""
+"""LR range tests of other tools, read from the lists that these return."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lrbench_hpo import checks
 from lrbench_hpo.errors import RecordError
 from lrbench_hpo.records.range_test import MAX_POINTS, MAX_RUNS
 
-LEAST_POINTS = 8  # of a run: fewer show no curve
+LEAST_POINTS = 8  # in a run: fewer show no curve
 
 
 def runs_of(lrs: Any, losses: Any = None) -> tuple[list[list[float]], list[list[float | None]]]:
-    """Runs of LRs and losses from the shapes that other tools give, checked.
+    """Check LRs and losses in the shapes that other tools return them in.
 
     Args:
         lrs: rising LRs: a list, a list of lists (a run each), or a mapping with ``lr`` and
@@ -29,7 +29,7 @@ def runs_of(lrs: Any, losses: Any = None) -> tuple[list[list[float]], list[list[
         LRs and losses of each run; a loss that is not finite as None.
 
     Raises:
-        RecordError: for LRs that do not rise from above 0, too few points, or no finite loss.
+        RecordError: if LRs do not rise from above 0, or there are too few points or no finite loss.
 
     >>> ladder = [10 ** (i / 4 - 4) for i in range(16)]
     >>> lrs, losses = runs_of({"lr": ladder, "loss": [2.0] * 15 + [float("nan")]})

@@ -1,4 +1,4 @@
-"""LR range tests with the package's own trainer: fresh networks, a ladder of LRs."""
+"""LR range tests with the package's own trainer: new networks, a ladder of LRs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import TrainingError
 from lrbench_hpo.lr_range.climb import Losses, checked_ladder, climb
 from lrbench_hpo.lr_range.constant import read_accuracies
@@ -13,7 +14,7 @@ from lrbench_hpo.lr_range.ladder import first_basin, smoothed
 from lrbench_hpo.lr_range.reading import optimizer_kind, read_ladders
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.parameters import MAX_LR
-from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.range_test import MAX_RUNS, RangeTest
 from lrbench_hpo.records.tasks import DEFAULT_REFERENCE_LR
 from lrbench_hpo.training.randomness import LayerRandomness
 from lrbench_hpo.training.session import memory_checked
@@ -21,21 +22,22 @@ from lrbench_hpo.training.trainer import Trainer
 
 OnProgress = Callable[[int, int], None]
 
-# Measured (see `lr_range.CALIBRATION`): one run of 25, 50 or 100 steps is 0.32, 0.29 or 0.24
-# decades off, three runs are 0.35, 0.27 or 0.22. So steps come first, then runs.
-SHARE = 0.5  # of one trial's budget that a test may cost
+# Error of the reference LR, measured as in `reading.CALIBRATION`, in decades: one run of 25, 50 or
+# 100 steps 0.32, 0.29 or 0.24; three runs of as many 0.35, 0.27 or 0.22. So a test takes 50 steps
+# first, then up to 3 runs, then up to 100 steps.
+SHARE = 0.5  # of one trial's budget: what a test may cost
 _FEWEST_STEPS, _GOOD_STEPS, _MOST_STEPS, _RUNS = 25, 50, 100, 3
-_BELOW, _ABOVE = 1e-2, 1e3  # the ladder's ends, as shares of the optimizer's usual first try
-_SHIFTS = {"down": (1e-4, 1e-4), "up": (1e3, 1e2)}  # of its ends, if the minimum is not on it
-_EXTENSIONS = 2
-_LOWEST = 1e-12
-# The coarse search: where it begins (log10), how far it goes down, and how often worse is enough.
-_START, _MOST_DECADES, _PERSISTENT = -1, 7, 2
+_BELOW, _ABOVE = 1e-2, 1e3  # the ladder's ends, relative to the optimizer's usual reference LR
+_MOVES = {"down": (1e-4, 1e-4), "up": (1e3, 1e2)}  # factors of its ends, if it has no minimum
+_MOST_MOVES = 2
+_LOWEST = 1e-12  # LR
+# The coarse search: first LR (log10), decades below it, and how many worse LRs in a row end it.
+_START, _MOST_DECADES, _WORSE_IN_A_ROW = -1, 7, 2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a test is done.
+    """The settings of a test.
 
     Attributes:
         low: the first LR.
@@ -60,7 +62,7 @@ def planned(
     low: float | None = None,
     high: float | None = None,
 ) -> Plan:
-    """The plan of a test that costs at most half of one trial, if that has 50 iterations or more.
+    """Plan a test that costs at most half of one trial, if that has 50 iterations or more.
 
     Args:
         optimizer: whose usual LR the ladder lies around.
@@ -70,7 +72,7 @@ def planned(
         high: the last LR; likewise.
 
     Raises:
-        LRBenchError: for values that cannot work.
+        LRBenchError: if the values are not possible.
 
     >>> plan = planned("sgd", 300)
     >>> plan.low, plan.high, plan.steps, plan.runs
@@ -85,8 +87,8 @@ def planned(
     updates = int(SHARE * max_iterations)
     if runs is None:
         runs = max(1, min(_RUNS, updates // _GOOD_STEPS))
-    elif isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= 100:
-        raise TrainingError(f"runs={runs!r}: expected a whole number from 1 to 100")
+    elif checks.whole("runs", runs, error=TrainingError) > MAX_RUNS:
+        raise TrainingError(f"runs={runs!r}: expected a whole number of at most {MAX_RUNS}")
     steps = min(_MOST_STEPS, max(_FEWEST_STEPS, updates // runs))
     checked_ladder(low, high, steps)
     return Plan(low, high, steps, runs, movable)
@@ -102,27 +104,27 @@ def smith(
 ) -> RangeTest:
     """Smith's test: train with an LR that rises after every update, and read the losses.
 
-    The first run is looked at before the others are made: if its loss falls to the very end, or
-    explodes at once, the ladder is moved, at most twice.
+    The first run decides about the others: if its loss falls to the very end, or explodes at once,
+    the ladder is moved, at most twice.
 
     Args:
-        trainer: of the task; its networks are made anew for every run.
+        trainer: of the task; it makes a new network for every run.
         max_iterations: the budget that the LR is meant for, in iterations.
         plan: of `planned`.
         seed: of the first run; the next has the next number.
         on_progress: called after each update with updates done and planned.
 
     Raises:
-        TrainingError: for too little memory on the device.
+        TrainingError: if the device has too little memory.
     """
     recipe = trainer.recipe
     ladder = checked_ladder(plan.low, plan.high, plan.steps)
     spent, climbed = 0, [_climb(trainer, ladder, seed, 0, plan, on_progress)]
     ways: list[str | None] = []
-    for _ in range(_EXTENSIONS if plan.movable else 0):
+    for _ in range(_MOST_MOVES if plan.movable else 0):
         way = first_basin(smoothed([ladder[: len(climbed[0])]], climbed)).hidden
         moved = _moved(ladder, way)
-        if moved is None or way not in (ways or [way]):  # it lies between the two ladders
+        if moved is None or way not in (ways or [way]):  # the minimum is between two ladders
             break
         ways.append(way)
         spent += len(climbed[0])
@@ -144,9 +146,10 @@ def smith(
 
 
 def _moved(ladder: list[float], way: str | None) -> list[float] | None:
+    """The ladder moved ``up`` or ``down``; None if it has a minimum or cannot be moved."""
     if way is None:
         return None
-    below, above = _SHIFTS[way]
+    below, above = _MOVES[way]
     low, high = ladder[0] * below, min(ladder[-1] * above, MAX_LR)
     if low < _LOWEST or low >= high / 10:
         return None
@@ -161,9 +164,9 @@ def _climb(
     plan: Plan,
     on_progress: OnProgress | None,
 ) -> Losses:
-    """One run, with a network and a data order of its own."""
+    """One run, with its own network and data order."""
 
-    def tell(step: int) -> None:
+    def on_step(step: int) -> None:
         if on_progress is not None:
             on_progress(done + step, max(plan.runs * plan.steps, done + len(ladder)))
 
@@ -172,7 +175,7 @@ def _climb(
         LayerRandomness(trainer.device, seed).active(),
     ):
         loop = trainer.start(seed=seed)
-        return climb(loop.update, ladder, tell)
+        return climb(loop.update, ladder, on_step)
 
 
 def coarse(
@@ -183,7 +186,7 @@ def coarse(
     share: float = 0.25,
     on_progress: OnProgress | None = None,
 ) -> RangeTest:
-    """LRBench's search: constant LRs, tenfold apart, until the accuracy persistently drops.
+    """LRBench's search: constant LRs, tenfold apart, until the accuracy drops repeatedly.
 
     It goes down from 0.1 until two LRs one after the other are worse than the best, then up from
     0.1 for as long as the accuracy rises. Every LR is a training of its own.
@@ -193,10 +196,10 @@ def coarse(
         max_iterations: the budget that the LR is meant for, in iterations.
         seed: of every training.
         share: of that budget, in (0, 1], that each training gets.
-        on_progress: called every few updates with updates done and planned so far.
+        on_progress: called every few updates with updates done and planned.
 
     Raises:
-        TrainingError: for a share that is none, or too little memory on the device.
+        TrainingError: if share is no share, or the device has too little memory.
 
     The search is that of Wu et al. 2019, arXiv 1908.06477, section IV.
     """
@@ -204,15 +207,15 @@ def coarse(
         raise TrainingError(f"share={share!r}: expected a share in (0, 1]")
     search = _Coarse(trainer, max(1, math.ceil(share * max_iterations)), seed, on_progress)
     exponent, worse = _START, 0
-    while worse < _PERSISTENT and exponent > _START - _MOST_DECADES:
+    while worse < _WORSE_IN_A_ROW and exponent > _START - _MOST_DECADES:
         worse = 0 if search.try_exponent(exponent) else worse + 1
         exponent -= 1
     for exponent in range(_START + 1, round(math.log10(MAX_LR)) + 1):
         if not search.try_exponent(exponent):
             break
     return read_accuracies(
-        {10.0**e: top1 for e, (top1, _) in search.found.items()},
-        {10.0**e: loss for e, (_, loss) in search.found.items()},
+        {10.0**e: top1 for e, (top1, _) in search.results.items()},
+        {10.0**e: loss for e, (_, loss) in search.results.items()},
         chance=1 / trainer.data.num_classes,
         samples=len(trainer.data.validation),
         seeds=(seed,),
@@ -228,23 +231,23 @@ class _Coarse:
         self, trainer: Trainer, budget: int, seed: int, on_progress: OnProgress | None
     ) -> None:
         self._trainer, self._budget, self._seed = trainer, budget, seed
-        self._tell = on_progress
+        self._on_progress = on_progress
         self.spent = 0
-        self.found: dict[int, tuple[float | None, float | None]] = {}
+        self.results: dict[int, tuple[float | None, float | None]] = {}
 
     def try_exponent(self, exponent: int) -> bool:
-        """Train; whether it is at least as good as the best before."""
+        """Train at an LR; return whether it is at least as good as the best before."""
         spent = self.spent
 
-        def tell(iteration: int) -> None:
-            if self._tell is not None:
-                self._tell(spent + iteration, spent + self._budget)
+        def report(iteration: int) -> None:
+            if self._on_progress is not None:
+                self._on_progress(spent + iteration, spent + self._budget)
 
-        best = max((top1 for top1, _ in self.found.values() if top1 is not None), default=-1.0)
+        best = max((top1 for top1, _ in self.results.values() if top1 is not None), default=-1.0)
         policy = LRPolicy("FIX", k0=10.0**exponent)
-        run = self._trainer.train(policy, self._budget, seed=self._seed, on_progress=tell).run
+        run = self._trainer.train(policy, self._budget, seed=self._seed, on_progress=report).run
         complete = run.status == "complete"
         top1 = run.metrics.get("top1") if complete else None
-        self.found[exponent] = (top1, run.metrics.get("eval_loss") if complete else None)
+        self.results[exponent] = (top1, run.metrics.get("eval_loss") if complete else None)
         self.spent += run.curve[-1].iteration if run.curve else 0
         return top1 is not None and top1 >= best

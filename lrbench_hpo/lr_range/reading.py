@@ -1,4 +1,4 @@
-"""What an LR range test found: a reference LR, how well it is known, and the usable interval."""
+"""Reading an LR range test: the reference LR, its error, and the usable interval."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from lrbench_hpo.records.range_test import (
     budget_decades,
 )
 
-# The best constant LR over the LR at the smoothed minimum, in decades, for a budget of 316
-# iterations. Measured on 28 tasks (digits, MNIST, CIFAR-10 (JPEG); MLP, CNNs with and without
-# BatchNorm, LeNet; budgets of 100 to 1,500 iterations): FIX at 15 LRs x 2 seeds each, against
-# ladders of 50 to 200 steps. Leaving a task out, the estimate is 0.26 decades off (root mean
-# square; median 0.20); 0.30 without regard to the budget, 0.32 with one factor for all optimizers.
-# The steepest point and half of the fall add nothing to the minimum. Within an optimizer, the
-# minimum and the LR at which the loss explodes both tell the best constant LR to 0.2 or 0.3, the
-# onset of the fall to 0.3 to 0.8.
+# log10 of the ratio of the best constant LR to the LR at the smoothed minimum, in decades, for a
+# budget of 316 iterations. Measured on 28 tasks (digits, MNIST, CIFAR-10 (JPEG); MLP, CNNs with and
+# without BatchNorm, LeNet; budgets of 100 to 1,500 iterations): FIX at 15 LRs x 2 seeds each,
+# against ladders of 50 to 200 steps.
+#
+# Leaving a task out, the estimate is 0.26 decades off (root mean square; median 0.20). Also tried:
+# without regard to the budget 0.30; one factor for all optimizers 0.32. The steepest point and half
+# of the fall add nothing to the minimum. Within an optimizer, the minimum and the LR at which the
+# loss explodes both predict the best constant LR to 0.2 or 0.3, the onset to 0.3 to 0.8.
 CALIBRATION: Mapping[str, float] = {"adam": -0.66, "momentum": -0.54, "plain": -0.10}
-_UNKNOWN_OPTIMIZER = (-0.45, 0.2)  # of all three together: their mean, and the error of not knowing
-_RESIDUAL = 0.25  # decades
-# A fast ladder meets its minimum late: decades for each tenfold of steps in a decade, around 10.
-_PACE, _USUAL_PACE, _PACES = 0.25, 10.0, (4.0, 40.0)
-_RESIDUAL_OF_FAST = 0.2  # more error for each tenfold fewer steps in a decade than this:
-_SLOW_ENOUGH = 16.0
-_TO_MINIMUM, _NO_MINIMUM = -0.28, 0.3  # from where it explodes; and the error of saying so
-_ONE_RUN = 0.15  # deviation between runs of which there is only one, decades
-BLIND = 1.0  # deviation where a ladder shows no minimum, decades
-_ODD = {
+# All of the following in decades, unless they say otherwise.
+_UNKNOWN_OPTIMIZER = (-0.45, 0.2)  # mean of the three, and the error of not knowing which
+_RESIDUAL = 0.25  # error of the calibrated estimate
+# A fast ladder passes its minimum before the loss shows it: decades for each tenfold of the pace
+# (steps in a decade) around the usual one, within limits.
+_PACE, _USUAL_PACE, _PACE_LIMITS = 0.25, 10.0, (4.0, 40.0)
+_RESIDUAL_OF_FAST = 0.2  # additional error for each tenfold below this pace:
+_SLOW_ENOUGH = 16.0  # steps in a decade
+_TO_MINIMUM, _NO_MINIMUM = -0.28, 0.3  # from the explosion to the minimum, and the error of that
+_ONE_RUN = 0.15  # deviation between runs, where there is only one
+BLIND = 1.0  # deviation where a ladder shows no minimum
+_NOTES = {
     "up": "the loss fell to the very end: a higher LR may do better",
     "down": "the loss rose from the start: a lower LR may do better",
 }
@@ -49,25 +52,26 @@ def read_range_test(
     momentum: float | None = None,
     max_iterations: int | None = None,
 ) -> RangeTest:
-    """Read the losses of somebody's LR range test, one run or several.
+    """Read the losses of an LR range test of another tool, one run or several.
 
-    The loss is smoothed over log LR; the reference LR is that of its first minimum times what was
-    measured for the optimizer (`CALIBRATION`),
+    The loss is smoothed over log LR. The reference LR is the LR at its first minimum, times a
+    factor for the optimizer (`CALIBRATION`):
 
-        eta_ref = 10^c * argmin_eta smooth(loss)(log eta),
+        eta_ref = 10^c * argmin_eta smooth(loss)(log eta).
 
-    the interval goes from where a tenth of the fall was done to where a quarter was lost again.
+    The usable interval begins where a tenth of the fall is done, and ends where a quarter of it is
+    lost again.
 
     Args:
         lrs: rising LRs: a list, a list of lists (a run each), or a mapping with ``lr`` and
             ``loss``, as torch-lr-finder's ``history`` and Lightning's ``lr_find().results`` are.
         losses: as many losses; fastai has ``recorder.lrs`` and ``recorder.losses``.
-        optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``; None if not known.
+        optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``; None if unknown.
         momentum: SGD's momentum; 0.9 when None.
-        max_iterations: the budget that it is meant for, in iterations.
+        max_iterations: the budget that the LR is meant for, in iterations.
 
     Raises:
-        RecordError: for LRs that do not rise from above 0, too few points, or no finite loss.
+        RecordError: if LRs do not rise from above 0, or there are too few points or no finite loss.
 
     The test is that of Smith 2015, "Cyclical Learning Rates for Training Neural Networks", arXiv
     1506.01186; how it is read is measured here.
@@ -89,7 +93,7 @@ def read_range_test(
 
 
 def optimizer_kind(optimizer: str | None, momentum: float | None) -> str | None:
-    """The row of `CALIBRATION` of an optimizer; None for one that it does not know.
+    """The row of `CALIBRATION` for an optimizer; None for any other.
 
     >>> optimizer_kind("SGD", 0.0), optimizer_kind("nesterov", None), optimizer_kind("adamw", 0.9)
     ('plain', 'momentum', 'adam')
@@ -109,21 +113,26 @@ def read_ladders(
     kind: str | None,
     **facts: Any,
 ) -> RangeTest:
-    """`read_range_test` for checked runs, with whatever else is known of the test.
+    """`read_range_test` for checked runs, with further fields of the result.
 
     Args:
-        lrs: of each run.
-        losses: likewise.
+        lrs: LRs of each run.
+        losses: losses of each run.
         kind: a row of `CALIBRATION`, or None.
         facts: further fields of `RangeTest`.
     """
+    # log10 eta_ref = minimum + c(optimizer) - 0.45 log10(budget / 316) + 0.25 log10(pace / 10).
+    #
+    # The errors are added as independent ones: that of a ladder without a clear minimum, that of
+    # the calibration (more for a fast ladder), that of an unknown optimizer, and the standard error
+    # of the mean of the runs.
     basin = first_basin(smoothed(lrs, losses))
     decades = [math.log10(run[-1] / run[0]) for run in lrs]
     pace = sum(len(run) - 1 for run in lrs) / max(sum(decades), 1e-9)
     centre, error, low, high, notes = _read(basin)
     if basin.falls or basin.explodes:
         factor, unknown = (CALIBRATION[kind], 0.0) if kind else _UNKNOWN_OPTIMIZER
-        steps = np.clip(pace, *_PACES) / _USUAL_PACE
+        steps = np.clip(pace, *_PACE_LIMITS) / _USUAL_PACE
         budget = budget_decades(facts.get("max_iterations") or USUAL_BUDGET)
         centre += factor + budget + _PACE * math.log10(steps)
         fast = _RESIDUAL_OF_FAST * max(0.0, math.log10(_SLOW_ENOUGH / pace))
@@ -144,10 +153,10 @@ def read_ladders(
 
 
 def _read(basin: Basin) -> tuple[float, float, float, float, list[str]]:
-    """Position, its error, interval (log10 LR) and what is odd about a ladder."""
+    """log10 of the LR at the minimum, its error, the usable interval (log10), and notes."""
     first, last = basin.ends
     if basin.falls:
-        error, notes = (BLIND / 2, [_ODD[basin.hidden]]) if basin.hidden else (0.0, [])
+        error, notes = (BLIND / 2, [_NOTES[basin.hidden]]) if basin.hidden else (0.0, [])
         return basin.minimum, error, basin.onset, basin.lost, notes
     if basin.explodes:
         note = "the loss never fell before it exploded: read from where it exploded"

@@ -1,10 +1,8 @@
-"""A short list of good and different policies out of past results.
+"""A short list of good and different policies, from past results.
 
-Every known run becomes a point of the new task's space. Of scattered results, a candidate's worth
-is a kernel estimate (`choose`): the mean quality of the runs whose LR curves are near its own,
-weighted by how much each run says, shrunk while little is known, and cut by how alike its own task
-is. Where the similar tasks' results show whole response surfaces, the list is what does well on
-all of them between its policies (`cover`). Both pick greedily, near-copies left out.
+The past runs are candidates in the new task's space. `choose` rates them by a kernel estimate, for
+scattered results. `cover` needs source tasks with whole response surfaces, and picks policies of
+which at least one does well on each of them. Both pick greedily and leave out similar policies.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ from lrbench_hpo.records.run import Run
 
 # Two policies whose LRs differ by a factor of two nearly everywhere share half of their evidence.
 _KERNEL_WIDTH = 0.35  # decades of LR, root mean square over the budget
-_COPY = 0.15  # decades: a nearer policy of the same function adds nothing to a short list
-_SHRINKAGE = 0.3  # weight of knowing nothing, in runs on the same task
-_OTHER_FUNCTION_PENALTY = 0.15  # what a curve already on the list takes from one that is the same
-_SAME_CURVE = 0.05  # log regret that a curve already on the list costs
-_ALONE = 0.25  # how much a policy's own worth counts beside what it adds to the list
-_KNOWN_GOOD = 0.1  # a poorer run is evidence, but no candidate
+_SIMILAR_POLICY = 0.15  # decades: a nearer policy of the same function is left out
+_SHRINKAGE = 0.3  # weight of the estimate 0, in own runs on the same task
+_SAME_CURVE_SHARE = 0.15  # share of its value that an equal curve of another function loses
+_SAME_CURVE_COST = 0.05  # log regret added to a curve that is on the list already
+_OWN_SHARE = 0.25  # weight of a policy's own expected log regret, beside the list's
+_MIN_QUALITY = 0.1  # a run below it is evidence, but no candidate
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class Candidate:
         policy: its policy in the new task's scale.
         point: its scale-free coordinates there.
         run: the run it stands for.
-        quality: how good the run was among its peers, 1 for the best, 0 if it learnt nothing.
-        weight: how much it says about the new task, 1 for an own run on the same task.
+        quality: how good the run was among its peers, near 1 for the best, 0 if it learnt nothing.
+        weight: how much it counts for the new task, 1 for an own run on the same task.
         similarity: of the run's task to the new one.
-        moved: coordinates that had to be moved into the space.
-        peak_times: the share of the run's peak, where that is all that was kept of its policy.
+        moved: coordinates that were moved into the space.
+        peak_times: the ratio of its peak to the run's, where only the peak was kept of its policy.
     """
 
     policy: LRPolicy
@@ -64,62 +62,77 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """A policy on the list, its estimated worth, and the evidence, strongest first."""
+    """A policy on the list, its estimated value, and the evidence, strongest first."""
 
     candidate: Candidate
-    worth: float
+    value: float
     evidence: tuple[Candidate, ...]
 
 
 def choose(candidates: Sequence[Candidate], max_iterations: int, n: int) -> list[Choice]:
-    """The `n` candidates worth trying first, best first, near-copies left out.
+    """Choose up to `n` different candidates by the quality of the runs near them, best first.
 
     Args:
-        candidates: what is known; those of poor quality only warn.
+        candidates: the past runs; those of poor quality count as evidence only.
         max_iterations: the new task's budget, in iterations.
         n: length of the list at most.
     """
     if not candidates:
         return []
+    # A Nadaraya-Watson estimate, shrunk to 0 while little is known:
+    #
+    #     value_i = s_i * b_i * sum_j w_j K_ij q_j / (sum_j w_j K_ij + 0.3),
+    #     K_ij = exp(-(d_ij / 0.35)^2),
+    #
+    # with the quality q and weight w of a run, the distance d of two LR curves, the similarity s of
+    # the candidate's task and the factor b of its budget. So an own failure near a published
+    # success takes it off the list, and one lucky run proves nothing. s_i counts once more outside
+    # of the mean: a policy of another task may lie near good ones of this task, which should come
+    # first.
     features = np.array([curve_features(c.policy, max_iterations) for c in candidates])
     distances = _distances(features)
     kernel = np.exp(-((distances / _KERNEL_WIDTH) ** 2))
-    weights = kernel * np.array([c.weight for c in candidates]) * _tells(candidates)
+    weights = kernel * np.array([c.weight for c in candidates]) * _counts_for(candidates)
     qualities = np.array([c.quality for c in candidates])
-    worth = (weights @ qualities) / (weights.sum(axis=1) + _SHRINKAGE)
-    # A policy of another task may lie near good ones of this task; those themselves come first.
-    worth *= np.array([c.similarity for c in candidates])
-    worth *= np.array([_shape_holds(c, max_iterations) for c in candidates])
-    worth[qualities < _KNOWN_GOOD] = 0.0
+    values = (weights @ qualities) / (weights.sum(axis=1) + _SHRINKAGE)
+    values *= np.array([c.similarity for c in candidates])
+    values *= np.array([_budget_factor(c, max_iterations) for c in candidates])
+    values[qualities < _MIN_QUALITY] = 0.0
+    # Greedy: the best one left, then without similar policies of its function. Equal curves of
+    # another function stay, with less value: the list should hold several functions.
     chosen: list[int] = []
-    left = worth.copy()
+    left = values.copy()
     while len(chosen) < n and left.max() > 0:
         best = int(left.argmax())
         chosen.append(best)
         same = np.array([c.policy.function == candidates[best].policy.function for c in candidates])
-        left[same & ((distances[best] < _COPY) | _both_annealed(candidates, best))] = 0.0
+        left[same & ((distances[best] < _SIMILAR_POLICY) | _both_annealed(candidates, best))] = 0.0
         left[best] = 0.0
-        left[~same] *= 1 - _OTHER_FUNCTION_PENALTY * kernel[best][~same]
+        left[~same] *= 1 - _SAME_CURVE_SHARE * kernel[best][~same]
     return [
-        Choice(candidates[i], float(worth[i]), _evidence(candidates, i, weights[i])) for i in chosen
+        Choice(candidates[i], float(values[i]), _evidence(candidates, i, weights[i]))
+        for i in chosen
     ]
 
 
-def _tells(candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
-    """Which candidates are evidence for which: nobody has seen how an annealed one does."""
+def _counts_for(candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
+    """Which candidates (columns) are evidence for which (rows): annealed ones only for their kind.
+
+    An annealed candidate was never trained: its run had another policy.
+    """
     annealed = np.array([c.peak_times is not None for c in candidates])
-    tells: npt.NDArray[np.bool_] = annealed[:, None] | ~annealed[None, :]
-    return tells
+    counts: npt.NDArray[np.bool_] = annealed[:, None] | ~annealed[None, :]
+    return counts
 
 
-def _shape_holds(candidate: Candidate, max_iterations: int) -> float:
-    """What a change of budget leaves of a policy's worth; a peak alone outlasts a shape."""
-    left = budget_share(max_iterations, candidate.run.max_iterations)
-    return math.sqrt(left) if candidate.peak_times else left
+def _budget_factor(candidate: Candidate, max_iterations: int) -> float:
+    """The factor of a candidate's value for its budget; a peak alone depends on it less."""
+    factor = budget_share(max_iterations, candidate.run.max_iterations)
+    return math.sqrt(factor) if candidate.peak_times else factor
 
 
 def _both_annealed(candidates: Sequence[Candidate], best: int) -> npt.NDArray[np.bool_]:
-    """Which differ from the best one in their peak only: of those, the best is enough."""
+    """The annealed candidates, if the best one is annealed: all differ in their peak only."""
     annealed = candidates[best].peak_times is not None
     return np.array([annealed and c.peak_times is not None for c in candidates])
 
@@ -127,49 +140,59 @@ def _both_annealed(candidates: Sequence[Candidate], best: int) -> npt.NDArray[np
 def cover(
     candidates: Sequence[Candidate], experts: Experts, max_iterations: int, n: int
 ) -> list[Choice]:
-    """The `n` candidates that do well on all similar tasks between them, best first.
-
-    Greedy: each next one is that which, with those before it, minimises the expected log regret
-    over the similar tasks, in each unit that their LRs may be in. So where one knows the tasks but
-    not their scale, the list goes through the scales.
+    """Choose up to `n` candidates of which one does well on each source task, best first.
 
     Args:
-        candidates: what is known; those of poor quality only warn.
-        experts: the similar tasks' surrogates.
+        candidates: the past runs; those of poor quality are left out.
+        experts: the source tasks' surrogates, in each reading of their LRs.
         max_iterations: the new task's budget, in iterations.
         n: length of the list at most.
     """
-    good = [entry for entry in candidates if entry.quality >= _KNOWN_GOOD]
+    good = [entry for entry in candidates if entry.quality >= _MIN_QUALITY]
     if not good:
         return []
+    # With m_ji the log regret that expert j (of weight w_j) predicts for candidate i, a list S has
+    # the expected log regret of its best policy,
+    #
+    #     F(S) = sum_j w_j max_{i in S} m_ji.
+    #
+    # F is monotone and submodular (facility location), so adding the candidate with the largest
+    # gain each time comes near the best list (Nemhauser, Wolsey & Fisher 1978, Math. Programming
+    # 14); Winkelmolen et al. 2020 build portfolios of hyperparameters in this way. Where the tasks
+    # are known but the factor of their LRs is not, the list goes through the factors.
+    #
+    # Two terms are added to the gain: 0.25 sum_j w_j m_ji, so that a policy that is good for one
+    # expert and very bad for the others comes late, and minus 0.05 exp(-(d / 0.35)^2) at the
+    # distance d from the list, so that of equally good policies the more different one comes first.
     features = np.array([curve_features(entry.policy, max_iterations) for entry in good])
     distances = _distances(features)
-    said, weights = experts.say(features)[0], experts.priors
-    expected = weights @ said
+    means, weights = experts.predict(features)[0], experts.priors
+    expected = weights @ means
     functions = np.array([entry.policy.function for entry in good])
     left = np.ones(len(good), bool)
-    reached = np.full(len(said), -np.inf)
+    reached = np.full(len(means), -np.inf)
     chosen: list[int] = []
     while len(chosen) < n and left.any():
-        together = weights @ np.maximum(said, reached[:, None]) + _ALONE * expected
+        together = weights @ np.maximum(means, reached[:, None]) + _OWN_SHARE * expected
         if chosen:
             nearest = distances[chosen].min(axis=0)
-            together -= _SAME_CURVE * np.exp(-((nearest / _KERNEL_WIDTH) ** 2))
+            together -= _SAME_CURVE_COST * np.exp(-((nearest / _KERNEL_WIDTH) ** 2))
         best = int(np.where(left, together, -np.inf).argmax())
         if not chosen and far_shorter(max_iterations, good[best].run.max_iterations):
-            # Its shape is not believed in; its peak is.
+            # Its shape does not carry over to the short budget; its peak does.
             annealed = np.array([entry.peak_times is not None for entry in good])
             best = int(np.where(annealed, together, -np.inf).argmax()) if annealed.any() else best
         chosen.append(best)
-        reached = np.maximum(reached, said[:, best])
-        left &= (functions != functions[best]) | (distances[best] >= _COPY)
+        reached = np.maximum(reached, means[:, best])
+        left &= (functions != functions[best]) | (distances[best] >= _SIMILAR_POLICY)
         left &= ~_both_annealed(good, best)
         left[best] = False
     near = np.exp(-((distances / _KERNEL_WIDTH) ** 2)) * np.array([c.weight for c in good])
-    near *= _tells(good)
-    worth = np.exp(expected / max(float(weights.sum()), 1e-9))
+    near *= _counts_for(good)
+    # exp(log regret) = 1 / (1 + regret in units) is near 1 for a good policy, as in `choose`.
+    values = np.exp(expected / max(float(weights.sum()), 1e-9))
     return [
-        Choice(good[index], float(worth[index]), _evidence(good, index, near[index]))
+        Choice(good[index], float(values[index]), _evidence(good, index, near[index]))
         for index in chosen
     ]
 
@@ -177,15 +200,15 @@ def cover(
 def bracket(
     choices: Sequence[Choice], candidates: Sequence[Candidate], scale: Scale, space: SearchSpace
 ) -> list[Choice]:
-    """A list whose first policy is a known peak for a far shorter budget, with a higher one next.
+    """Insert twice the peak after a first choice that is a known peak for a far shorter budget.
 
-    Not where a run like the higher one is known to be poor.
+    The list is returned unchanged where a run near the higher peak is known to be poor.
 
     Args:
         choices: best first.
-        candidates: what is known.
-        scale: of the new task.
-        space: where its policies are looked for.
+        candidates: the past runs.
+        scale: budget and reference LR of the new task.
+        space: its search space.
     """
     first = choices[0].candidate if choices else None
     if first is None or first.peak_times is None:
@@ -198,12 +221,12 @@ def bracket(
     second = dataclasses.replace(first, policy=policy, point=point, peak_times=HIGHER)
     shapes = [policy, *(c.policy for c in candidates), *(c.candidate.policy for c in choices[1:])]
     features = np.array([curve_features(each, scale.max_iterations) for each in shapes])
-    near = (_distances(features)[0] < _COPY).tolist()[1:]
-    poor = (c.peak_times is None and c.quality < _KNOWN_GOOD for c in candidates)
+    near = (_distances(features)[0] < _SIMILAR_POLICY).tolist()[1:]
+    poor = (c.peak_times is None and c.quality < _MIN_QUALITY for c in candidates)
     if any(low and close for low, close in zip(poor, near, strict=False)):
         return list(choices)
     others = zip(choices[1:], near[len(candidates) :], strict=True)
-    later = [c for c, copy in others if not copy or c.candidate.policy.function != function]
+    later = [c for c, close in others if not close or c.candidate.policy.function != function]
     return [choices[0], dataclasses.replace(choices[0], candidate=second), *later]
 
 
@@ -218,7 +241,7 @@ def _distances(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _evidence(
     candidates: Sequence[Candidate], index: int, weights: npt.NDArray[np.float64]
 ) -> tuple[Candidate, ...]:
-    """A candidate, and the runs that say most about it."""
+    """A candidate, and up to four other runs of the largest weight for it."""
     order = np.argsort(-weights, kind="stable")
     others = [candidates[i] for i in order if i != index and weights[i] > 0.05]
     # A run may be there twice: as it was, and annealed.

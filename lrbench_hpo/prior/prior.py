@@ -17,7 +17,7 @@ from lrbench_hpo.errors import SearchSpaceError, UnknownNameError
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.policies.space import SearchSpace
-from lrbench_hpo.prior import evidence, portfolio
+from lrbench_hpo.prior import evidence, portfolio, transfer
 from lrbench_hpo.prior.evidence import KnownTask
 from lrbench_hpo.prior.recommendation import (
     Recommendation,
@@ -122,9 +122,9 @@ def build_prior(
     _refuse_impossible_peaks(space, reference.lr)
     # Where only the shape of good policies is known, their scale has to be measured.
     of_use = known or (everything if measured else [])
-    candidates = list(evidence.candidates(of_use, task, scale, space, measured))
+    candidates = list(transfer.candidates(of_use, task, scale, space, measured))
     if of_use and of_use[0].rich:
-        experts = Experts(evidence.sources(of_use, task, scale, measured))
+        experts = Experts(transfer.sources(of_use, task, scale, measured))
         chosen = portfolio.cover(candidates, experts, max_iterations, n)
     else:
         chosen = portfolio.choose(candidates, max_iterations, n)
@@ -140,7 +140,7 @@ def build_prior(
             [recommendation_of(choice) for choice in chosen]
             or default_recommendations(scale, space, n, f"a common default: {missing}")
         ),
-        sources=tuple(evidence.sources(everything, task, scale, measured)),
+        sources=tuple(transfer.sources(everything, task, scale, measured)),
         range_test=reference.test,
         needs_range_test=reference.doubtful,
     )

@@ -1,4 +1,4 @@
-"""A recommended policy with its evidence, and the defaults where nothing is known."""
+"""A recommended policy with its evidence, and the defaults without any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrbench_hpo.policies.space import Range, SearchSpace
 from lrbench_hpo.prior.portfolio import Choice
 from lrbench_hpo.records.run import Run, own_source
 
-# Where nothing similar is known: what people try first, in scale-free coordinates.
+# Usual first choices in scale-free coordinates, for tasks to which nothing similar is known.
 DEFAULT_POINTS: Sequence[tuple[str, Mapping[str, float]]] = (
     ("COS", {"peak": 3.0, "floor": 1e-3, "half_cycles": 1}),
     ("SINEXP", {"peak": 6.0, "floor": 1e-2, "half_cycles": 10, "end": 0.05}),
@@ -23,19 +23,25 @@ DEFAULT_POINTS: Sequence[tuple[str, Mapping[str, float]]] = (
     ("TRI2", {"peak": 6.0, "floor": 1e-2, "half_cycles": 10}),
 )
 _USUAL: Mapping[str, float] = {
-    **{"floor": 1e-2, "half_cycles": 10, "end": 0.05, "steps": 5, "drops": 2},
-    **{"power": 1.0, "midpoint": 0.5, "steepness": 10.0},
+    "floor": 1e-2,
+    "half_cycles": 10,
+    "end": 0.05,
+    "steps": 5,
+    "drops": 2,
+    "power": 1.0,
+    "midpoint": 0.5,
+    "steepness": 10.0,
 }
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A policy worth trying, and why.
+    """A policy to try, and why.
 
     Attributes:
         policy: in the task's own scale.
         point: its scale-free coordinates.
-        origin: ``own``, ``shared`` (somebody else's run), ``published`` or ``default``.
+        origin: ``own``, ``shared`` (another user's run), ``published`` or ``default``.
         source: where it comes from, in a few words.
         why: the evidence in one line.
         choice: the runs behind it; None for a default.
@@ -50,7 +56,7 @@ class Recommendation:
 
     @property
     def bracketed(self) -> bool:
-        """Whether it is a peak known from far longer budgets, or the higher one beside it."""
+        """Whether it is the peak of a run with a far longer budget, or twice that peak."""
         return self.choice is not None and self.choice.candidate.peak_times is not None
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class Recommendation:
             "origin": self.origin,
             "source": self.source,
             "why": self.why,
-            "worth": round(self.choice.worth, 4) if self.choice else None,
+            "worth": round(self.choice.value, 4) if self.choice else None,
             "evidence": [
                 {
                     "run": c.run.uid,
@@ -124,19 +130,19 @@ def recommendation_of(choice: Choice) -> Recommendation:
 def default_recommendations(
     scale: Scale, space: SearchSpace, n: int, why: str
 ) -> list[Recommendation]:
-    """The `DEFAULT_POINTS` that a space holds, at most `n`, for where nothing is known."""
+    """The `DEFAULT_POINTS` whose functions a space has, at most `n`."""
     usual = dict(DEFAULT_POINTS)
-    found = []
+    defaults = []
     for function in [name for name in usual if name in space.functions] or space.functions:
         point = usual.get(function) or _usual_point(space.functions[function])
         inside, _ = space.clip(function, point)
         policy = coordinates.to_policy(function, inside, scale)
-        found.append(Recommendation(policy, inside, "default", "a common default", why))
-    return found[:n]
+        defaults.append(Recommendation(policy, inside, "default", "a common default", why))
+    return defaults[:n]
 
 
 def _usual_point(ranges: Mapping[str, Range]) -> dict[str, float]:
-    """A point for a function that nobody has a usual first try for."""
+    """A default point for a function without a usual first choice."""
     point = {name: value for name, value in _USUAL.items() if name in ranges}
     drops = int(point.get("drops", 0))
     point |= {f"gap{number + 1}": 0.5 for number in range(drops)}

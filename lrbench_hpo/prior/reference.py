@@ -1,4 +1,4 @@
-"""A task's reference LR: given, measured by a range test, or estimated from what is known."""
+"""A task's reference LR: given, measured by a range test, or estimated from similar tasks."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrbench_hpo import checks
 from lrbench_hpo.database import Database
 from lrbench_hpo.errors import RecordError
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.parameters import MAX_LR
 from lrbench_hpo.policies.space import SearchSpace
-from lrbench_hpo.prior import evidence
+from lrbench_hpo.prior import transfer
 from lrbench_hpo.prior.evidence import KnownTask
 from lrbench_hpo.prior.similarity import SAME_TASK, same_lr_unit
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.run import Task
 
 MEASURED = "measured by a range test"
-_VAGUE = 5.0  # a spread beyond which a stored test says less than similar tasks do
-_FAR = 4.0  # a budget so many times longer or shorter asks for another test
-_EDGE = 0.1  # decades
+_MAX_SPREAD = 5.0  # factor: a stored test with more says less than similar tasks do
+_MAX_BUDGET_RATIO = 4.0  # between a stored test's budget and the new one
+_EDGE = 0.1  # decades: a best LR this near to the lowest or highest one tried lies at the edge
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a task's peaks relate to.
+    """The LR that a task's peaks are relative to.
 
     Attributes:
         lr: the reference LR.
         origin: where it comes from, in words.
         measured: whether it was given, or measured on this very task by a range test.
-        doubtful: whether a range test would tell it better than what is known.
-        test: the range test that it comes from.
+        doubtful: whether a range test would estimate it better than similar tasks do.
+        test: the range test that measured it.
     """
 
     lr: float
@@ -54,22 +55,22 @@ def reference_for(
     given: float | RangeTest | None = None,
     trusted_sources: Sequence[str] | None = None,
 ) -> Reference:
-    """The best guess of a task's best constant LR.
+    """The best available estimate of a task's best constant LR.
 
-    What is given comes first, then the best of one's own constant LRs on this task, then a stored
-    range test of it, then what `evidence.reference_lr` estimates from similar tasks.
+    In this order: the value given, the best of the user's own constant LRs on this task, a stored
+    range test of it, the estimate of `transfer.reference_lr` from similar tasks.
 
     Args:
         database: the LR database.
-        task: the task asked about.
+        task: the new task.
         max_iterations: its budget, in iterations.
-        space: its search space, which may know the LR of the task it was made for.
+        space: its search space, which may hold the LR of the task it was made for.
         known: similar tasks, most similar first.
-        given: a number or a range test.
+        given: a number or a range test, if the user knows it.
         trusted_sources: the sources whose range tests count; all when None.
 
     Raises:
-        RecordError: for something given that is no learning rate.
+        RecordError: if the value given is no learning rate.
     """
     given = task.reference_lr if given is None else given
     if isinstance(given, RangeTest):
@@ -80,28 +81,28 @@ def reference_for(
     if not (own and known[0].best_constant):
         stored = _stored(database, task, max_iterations, trusted_sources)
         if stored is not None:
-            lr = float(f"{stored.at_budget(max_iterations):.6g}")
-            free = dataclasses.replace(stored, iterations=0)  # for this search
+            lr = checks.rounded(stored.at_budget(max_iterations))
+            free = dataclasses.replace(stored, iterations=0)  # it costs this search nothing
             return Reference(_checked(lr), MEASURED, measured=True, test=free)
-    lr, origin = evidence.reference_lr(task, known, space)
+    lr, origin = transfer.reference_lr(task, known, space)
     return Reference(lr, origin, doubtful=_doubtful(task, known))
 
 
 def _stored(
     database: Database, task: Task, max_iterations: int, trusted_sources: Sequence[str] | None
 ) -> RangeTest | None:
-    """The newest of the tests that were meant for the nearest budget."""
+    """The newest of the stored tests with the nearest budget."""
 
     def distance(test: RangeTest) -> float:
         return abs(math.log(max_iterations / test.max_iterations)) if test.max_iterations else 1.0
 
-    tests = [t for t in database.range_tests(task, trusted_sources) if t.spread <= _VAGUE]
-    near = [test for test in tests if distance(test) <= math.log(_FAR)]
+    tests = [t for t in database.range_tests(task, trusted_sources) if t.spread <= _MAX_SPREAD]
+    near = [test for test in tests if distance(test) <= math.log(_MAX_BUDGET_RATIO)]
     return min(near, key=distance, default=None)  # the first of equals is the newest
 
 
 def _doubtful(task: Task, known: Sequence[KnownTask]) -> bool:
-    """Whether no similar task tells the LR: none has its unit, or the best lay at an edge there."""
+    """Whether similar tasks do not determine the LR: other units, or a best LR at an edge."""
     usable = [other for other in known if other.reference_lr and same_lr_unit(task, other.task)]
     return all(other.similarity < SAME_TASK and _at_an_edge(other) for other in usable)
 

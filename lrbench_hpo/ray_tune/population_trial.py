@@ -12,7 +12,7 @@ from lrbench_hpo.records.member_reports import MEMBERS, as_text
 from lrbench_hpo.records.reports import RUN, RUNNING, report, rung_at, score_at
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import ScoreWeights, score_run
-from lrbench_hpo.study.stopping import Observed, StoppingRule, evaluation_noise
+from lrbench_hpo.study.stopping import Observed, StoppingRule, noise_of_best
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,9 +189,8 @@ class PopulationTrial:
         losing = []
         for member in moved:
             others = [observed[number] for number in observed if number != member.number]
-            best = max((other.best for other in others), default=-math.inf)
             samples = runs[member.number].notes.get("evaluation_samples")
-            noise = evaluation_noise(best, samples)
+            noise = noise_of_best(others, samples)
             if not member.finished and rule.should_stop(
                 observed[member.number], others, noise=noise
             ):

@@ -141,6 +141,23 @@ def score_run(run: Scorable, weights: ScoreWeights | Mapping[str, float] | None 
     )
 
 
+def evaluation_noise(value: float, samples: int | None) -> float:
+    """Standard deviation of one evaluation, ``sqrt(p (1 - p) / n)``; 0 if the value is no share.
+
+    Top-1 is the share p of n images classified correctly; their number is binomially distributed.
+
+    Args:
+        value: the measured share, p.
+        samples: the number of samples that it was measured on, n; None if unknown.
+
+    >>> evaluation_noise(0.5, 100), evaluation_noise(-1.0, 100), evaluation_noise(0.5, None)
+    (0.05, 0.0, 0.0)
+    """
+    if not samples or not 0 <= value <= 1:
+        return 0.0
+    return math.sqrt(value * (1 - value) / samples)
+
+
 def _real(name: str, value: Any) -> float:
     """A float of any scalar: numpy's and torch's too, text and truth values not."""
     if isinstance(value, (str, bytes, bool)):

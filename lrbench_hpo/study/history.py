@@ -1,4 +1,4 @@
-"""What a study's trials have shown so far, as the surrogate reads it."""
+"""A study's trials as observations of the surrogate."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lrbench_hpo.policies import LRPolicy, coordinates
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.features import BLOCKS, curve_features
 from lrbench_hpo.prior.surrogate import Observations
-from lrbench_hpo.study.results import CONSTRAINT
+from lrbench_hpo.study.results import diverged
 from lrbench_hpo.study.suggest import FUNCTION
 
 Array = npt.NDArray[np.float64]
 
-_MOST = 72  # results that one suggestion reads: the best ones and the newest ones
-_MOST_BUSY = 512  # policies under way or failed that it keeps away from, the newest ones
-_STOPPED_NOISE = 1.5  # of a trial stopped at once, in log regret; less the later it was stopped
-_ENOUGH = 3  # finished trials, before the gain between a step and the end is known
-_SHARES = np.arange(1, 21) / 20  # of the budget, at which that gain is known
+_MAX_RESULTS = 72  # results that one suggestion reads: the best and the newest ones
+_MAX_PENDING = 512  # pending or failed policies that it keeps away from, the newest ones
+_STOPPED_NOISE = 1.5  # log regret: deviation of a trial stopped at once, falling to 0 at the end
+_FEWEST_GAINS = 3  # finished trials, before the gain from a step to the end is estimated
+_SHARES = np.arange(1, 21) / 20  # of the budget, at which that gain is estimated
 _RHO = 0.05  # of the augmented Tchebycheff function
 
 
@@ -40,14 +40,14 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Result:
-    """What one ended trial showed, larger is better.
+    """The result of one ended trial, larger is better.
 
     Attributes:
         number: of the trial.
         place: its policy.
         values: one for each objective; NaN where it diverged.
         share: of the budget that it ran.
-        gains: of a finished trial with reports, between a share of the budget and the end.
+        gains: from each share of the budget to the end, of a finished trial with reports.
     """
 
     number: int
@@ -58,7 +58,7 @@ class _Result:
 
 
 class History:
-    """Reads a study's trials, each of them once.
+    """Reads a study's trials, each ended one once.
 
     Args:
         scale: budget and reference LR of the study.
@@ -79,17 +79,19 @@ class History:
     def read(
         self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection], number: int
     ) -> tuple[Observations, Array, list[int]]:
-        """Results, and the features of policies that are being tried or that failed.
-
-        The third answer is the numbers of trials that run without a policy anybody could see yet.
+        """Read the trials.
 
         Args:
             trials: of the whole study, in order.
             directions: of the study.
-            number: of the trial that asks; it is left out.
+            number: of the trial to suggest for; it is left out.
+
+        Returns:
+            Results, the features of policies that are being tried or that failed, and the numbers
+            of running trials whose policy is not stored yet.
         """
         if trials and trials[-1].number != len(trials) - 1:
-            self._begin()  # a part of a study, another one each time
+            self._begin()  # a part of a study, and another part each time
         signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
         self._open.update(range(self._known, len(trials)))
         self._known = len(trials)
@@ -107,14 +109,14 @@ class History:
                 else:
                     busy.append(place.features)
         if len(self._results) > before:
-            # Whatever the order they ended in: a search that is put back reads them all at once.
+            # By number, not in the order of ending: a restored search reads all of them at once.
             self._results.sort(key=lambda result: result.number)
             self._learn_gain()
-        tried = [*self._failed[-_MOST_BUSY:], *busy][-_MOST_BUSY:]
+        tried = [*self._failed[-_MAX_PENDING:], *busy][-_MAX_PENDING:]
         return self._observations(number), np.array(tried).reshape(len(tried), BLOCKS), unseen
 
     def _settle(self, trial: FrozenTrial, signs: Array) -> None:
-        """Take in a trial that has ended."""
+        """Store the result of a trial that has ended."""
         place = self._place(trial)
         if place is None:
             return
@@ -122,7 +124,7 @@ class History:
             self._failed.append(place.features)
             return
         values, share, gains = np.full(len(signs), math.nan), 1.0, None
-        if not _diverged(trial):
+        if not diverged(trial):
             reports = {s: v for s, v in trial.intermediate_values.items() if math.isfinite(v)}
             if trial.state == TrialState.COMPLETE:
                 values = signs * np.array(trial.values)
@@ -133,12 +135,11 @@ class History:
                 values = signs * reports[last]
                 share = min(1.0, last / self.scale.max_iterations)
             else:
-                return  # stopped before it showed anything
-        told = tuple(values.tolist())
-        self._results.append(_Result(trial.number, place, told, share, gains))
+                return  # stopped before its first report
+        self._results.append(_Result(trial.number, place, tuple(values.tolist()), share, gains))
 
     def _gains(self, reports: Mapping[int, float], end: float) -> Array | None:
-        """What a trial gained between each share of the budget and its end; NaN before reports."""
+        """The gain from each share of the budget to the end; NaN before the first report."""
         if not reports:
             return None
         steps = sorted(reports)
@@ -146,11 +147,14 @@ class History:
         return end - known[np.searchsorted(steps, _SHARES * self.scale.max_iterations, "right")]
 
     def _learn_gain(self) -> None:
-        """The median of what finished trials gained; nothing while too few of them are known."""
-        gains = [result.gains for result in self._results if result.gains is not None][-_MOST:]
-        if len(gains) >= _ENOUGH:
+        """The median gain of finished trials at each share; 0 while too few are known."""
+        # A stopped trial is read as value + median gain of finished trials from its last step to
+        # the end, so that stopping early is not mistaken for being poor. Gains below 0 count as 0.
+        gains = [result.gains for result in self._results if result.gains is not None]
+        gains = gains[-_MAX_RESULTS:]
+        if len(gains) >= _FEWEST_GAINS:
             table = np.array(gains)
-            enough = np.isfinite(table).sum(axis=0) >= _ENOUGH
+            enough = np.isfinite(table).sum(axis=0) >= _FEWEST_GAINS
             self._gain = np.zeros(len(_SHARES))
             self._gain[enough] = np.maximum(0.0, np.nanmedian(table[:, enough], axis=0))
 
@@ -169,7 +173,7 @@ class History:
         )
 
     def _values(self, shares: Array, number: int) -> Array:
-        """One value a trial, larger is better, NaN for a diverged one."""
+        """One value for each trial, larger is better, NaN for a diverged one."""
         if not self._results:
             return np.zeros(0)
         rows = np.array([result.values for result in self._results])
@@ -181,7 +185,7 @@ class History:
         return values
 
     def _place(self, trial: FrozenTrial) -> _Place | None:
-        """A trial's policy, once it has one that is of this space; worked out once."""
+        """A trial's policy, computed once; None while it has none of this space."""
         known = self._places.get(trial.number)
         if known is None and (known := self._read_place(trial)) is not None:
             self._places[trial.number] = known
@@ -205,20 +209,18 @@ class History:
                 else LRPolicy.from_dict(given)
             )
         except (LRBenchError, KeyError, TypeError):
-            return None  # not complete yet, or written by somebody else
+            return None  # not complete yet, or not written by this package
         return _Place(function, point, curve_features(policy, self.scale.max_iterations))
 
 
-def _diverged(trial: FrozenTrial) -> bool:
-    status = trial.user_attrs.get("status") == "diverged"
-    return status or trial.constraints.get(CONSTRAINT, 0.0) > 0
-
-
 def _scalarised(rows: Array, number: int) -> Array:
-    """One value for several: a Tchebycheff function with weights drawn anew for each trial.
-
-    Knowles 2006, ParEGO, IEEE Trans. Evol. Comput. 10(1).
-    """
+    """One value for several: a Tchebycheff function with random weights for each trial."""
+    # ParEGO (Knowles 2006, IEEE Trans. Evol. Comput. 10(1)): with the losses l_k scaled to [0, 1],
+    #
+    #     value = -(max_k w_k l_k + 0.05 sum_k w_k l_k),    w ~ uniform on the simplex.
+    #
+    # The maximum reaches every point of the Pareto front for some w, also where the front is not
+    # convex; the small sum prefers the non-dominated among equals. w depends on the trial's number.
     ended = np.isfinite(rows).all(axis=1)
     if not ended.any():
         return np.full(len(rows), math.nan)
@@ -231,10 +233,10 @@ def _scalarised(rows: Array, number: int) -> Array:
 
 
 def _chosen(values: Array) -> npt.NDArray[np.intp]:
-    """The rows to read: all, or the best half and the newest of the others."""
-    if len(values) <= _MOST:
+    """The rows to read: all, or half of them the best and half the newest of the others."""
+    if len(values) <= _MAX_RESULTS:
         return np.arange(len(values))
     order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
-    best = order[: _MOST // 2]
+    best = order[: _MAX_RESULTS // 2]
     others = np.setdiff1d(np.arange(len(values)), best)
-    return np.sort(np.concatenate([best, others[-(_MOST - len(best)) :]]))
+    return np.sort(np.concatenate([best, others[-(_MAX_RESULTS - len(best)) :]]))

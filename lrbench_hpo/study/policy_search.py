@@ -1,4 +1,4 @@
-"""The search of one study: known-good policies first, then what the surrogate thinks best."""
+"""The search of one study: known-good policies first, then the surrogate's suggestions."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from lrbench_hpo.study.suggest import FUNCTION, distributions, trial_params
 Array = npt.NDArray[np.float64]
 
 FIRST_ROWS = 1  # known-good policies that are always tried first
-_NO_MORE_ROWS = 100  # trials after which nobody looks whether a row is still due
-_LONGEST_CHOICE = timedelta(minutes=1)
-_PROMISES = 64  # suggestions whose trials may not have their parameters yet
+_NO_MORE_ROWS = 100  # trials, after which no row of the portfolio is due any more
+_LONGEST_SUGGESTION = timedelta(minutes=1)  # a trial without a policy for longer is dead
+_MAX_PROMISED = 64  # newest suggestions whose trials may not have stored their parameters yet
 _IN_SCORES = ("expected_score", "low", "high")
 
 
@@ -50,14 +50,14 @@ def settings_of(prior: Prior, objective: str, weights: ScoreWeights) -> StudySet
 
 @dataclass(frozen=True)
 class Start:
-    """What a search starts from, without the runs behind it: it is small, and pickles.
+    """What a search starts from, without the runs behind it: small, and can be pickled.
 
     Attributes:
         settings: of a study that starts from it.
         portfolio: known-good policies, best first.
         sources: similar tasks.
-        rows: how many of the policies are tried before anything is asked of the surrogate: one,
-            or a peak known from far longer budgets and the higher one beside it.
+        rows: how many of these policies are tried before the surrogate suggests: one, or two
+            where the first is a peak known from far longer budgets and the second is twice of it.
     """
 
     settings: StudySettings
@@ -67,7 +67,7 @@ class Start:
 
     @classmethod
     def of(cls, prior: Prior) -> Start:
-        """The start that a prior gives."""
+        """The start of a search from a prior."""
         first = prior.portfolio[:2]
         return cls(
             settings_of(prior, "score", ScoreWeights()),
@@ -77,7 +77,7 @@ class Start:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # What surfaces have worked out is larger than what they know, and comes again.
+        # The cached results of surfaces are larger than their data, and are computed again.
         bare = (
             dataclasses.replace(each, surface=Surface(each.surface.features, each.surface.scores))
             for each in self.sources
@@ -126,7 +126,7 @@ class PolicySearch:
         return Surrogate(settings.space, settings.scale, self.start.sources, known, self.seed)
 
     def suggest(self, study: optuna.Study, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The parameters of a trial, and why: JSON types, with ``origin`` for a known-good one.
+        """Suggest the parameters of a trial, and the reason in JSON types.
 
         Args:
             study: the study.
@@ -136,23 +136,25 @@ class PolicySearch:
         row = _row(trials, number, self.start.rows)
         if row is not None and row <= len(self.start.portfolio):
             entry = self.start.portfolio[row - 1]
-            said = {"source": "portfolio", "row": row, "why": entry.why, "origin": entry.source}
-            return trial_params(entry.policy.function, entry.point), said
+            reason = {"source": "portfolio", "row": row, "why": entry.why, "origin": entry.source}
+            return trial_params(entry.policy.function, entry.point), reason
         seen, busy, unseen = self._history.read(trials, study.directions, number)
         taken = [busy, *(self._promised[other] for other in unseen if other in self._promised)]
         hidden = _choosing(trials, set(unseen) - self._promised.keys())
         if hidden:
-            taken.append(self.known_good)  # of all asked at once, each would find the same best
+            taken.append(
+                self.known_good
+            )  # or trials that start together would all get the best one
         surrogate = self._surrogate
         if any(other < number and other % STRIPES == number % STRIPES for other in hidden):
-            # An older trial of another process is choosing from the same part of the pool.
+            # An older trial of another process chooses from this part of the pool: draw a new one.
             settings, seed = self.settings, self.seed + 1 + number
             surrogate = Surrogate(settings.space, settings.scale, self.start.sources, (), seed)
         suggestion = surrogate.suggest(seen, np.vstack(taken), number)
         chosen = suggestion.candidate
-        # Until the trial has its parameters, no other thread could see what it is going to try.
+        # Until the trial has stored its parameters, other threads learn of its policy here.
         features = curve_features(chosen.policy, self.settings.scale.max_iterations)
-        self._promised = dict([*self._promised.items(), (number, features[None])][-_PROMISES:])
+        self._promised = dict([*self._promised.items(), (number, features[None])][-_MAX_PROMISED:])
         return trial_params(chosen.function, chosen.point), _why(suggestion, study.directions)
 
     @cached_property
@@ -169,29 +171,29 @@ class PolicySearch:
 
 
 def _choosing(trials: Sequence[FrozenTrial], unseen: set[int]) -> list[int]:
-    """Those of the trials without a policy that began just now; older ones have died."""
+    """The running trials without a policy whose sampler is still at work."""
     return [trial.number for trial in trials if trial.number in unseen and not _died(trial)]
 
 
 def _died(trial: FrozenTrial) -> bool:
-    """Whether a trial without a policy began so long ago that nobody chooses it any more."""
-    since = datetime.now() - _LONGEST_CHOICE  # Optuna keeps local times
+    """Whether a trial without a policy began so long ago that its sampler must be dead."""
+    since = datetime.now() - _LONGEST_SUGGESTION  # Optuna keeps local times
     return trial.datetime_start is None or trial.datetime_start <= since
 
 
 def _row(trials: Sequence[FrozenTrial], number: int, rows: int) -> int | None:
-    """The row of the portfolio that this trial gets, from 1; None when its turn is over.
+    """The row of the portfolio for this trial, from 1; None if all rows are taken.
 
-    Trials given by hand, or run elsewhere, take no row away. It depends on what earlier trials
-    are, not on what they have got so far, so that workers at the same time take different rows.
+    Trials given by hand, or run elsewhere, take no row. The row depends on the number of earlier
+    trials, not on the rows they have so far, so that workers at the same time take different rows.
     """
     if number >= _NO_MORE_ROWS:
         return None
     row, taken = 1, set()
     for trial in trials:
-        said = trial.user_attrs.get("suggestion")
-        if isinstance(said, dict):
-            taken.add(said.get("row"))
+        reason = trial.user_attrs.get("suggestion")
+        if isinstance(reason, dict):
+            taken.add(reason.get("row"))
         elif trial.state.is_finished() or "fixed_params" in trial.system_attrs or _died(trial):
             continue
         if trial.number < number and "fixed_params" not in trial.system_attrs:
@@ -202,25 +204,25 @@ def _row(trials: Sequence[FrozenTrial], number: int, rows: int) -> int | None:
 
 
 def _why(suggestion: Suggestion, directions: Sequence[StudyDirection]) -> dict[str, Any]:
-    said = {
+    reason = {
         name: getattr(suggestion, name)
         for name in ("source", "mean", "spread", "risk", "prior_weight")
     }
     tasks = [dict(entry) for entry in suggestion.experts]
-    return {**said, **_in_scores(suggestion, directions), "tasks": tasks}
+    return {**reason, **_in_scores(suggestion, directions), "tasks": tasks}
 
 
 def _in_scores(suggestion: Suggestion, directions: Sequence[StudyDirection]) -> dict[str, float]:
-    """What is expected in the study's own values, which the surrogate sees as to be maximised."""
-    found = {
+    """The expectation in the study's own values; the surrogate always maximises."""
+    if len(directions) > 1:
+        return {}  # the surrogate sees a mixture of several values
+    scores = {
         name: value
         for name in (*_IN_SCORES, "chance")
         if (value := getattr(suggestion, name, None)) is not None
     }
-    if len(directions) > 1:
-        return {}  # what it sees there is a mixture of several values
     if directions[0] == StudyDirection.MINIMIZE:
-        found |= {name: -found[name] for name in _IN_SCORES if name in found}
-        if "low" in found and "high" in found:
-            found["low"], found["high"] = found["high"], found["low"]
-    return found
+        scores |= {name: -scores[name] for name in _IN_SCORES if name in scores}
+        if "low" in scores and "high" in scores:
+            scores["low"], scores["high"] = scores["high"], scores["low"]
+    return scores

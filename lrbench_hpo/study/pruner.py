@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo.errors import LRBenchError, StudyError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.study.results import CONSTRAINT
+from lrbench_hpo.study.results import diverged
 from lrbench_hpo.study.settings import StudySettings
-from lrbench_hpo.study.stopping import Observed, StoppingRule, evaluation_noise
+from lrbench_hpo.study.stopping import Observed, StoppingRule, noise_of_best
 
 _SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
@@ -101,7 +100,7 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
         known = self._ended.setdefault(name, {})
         # Another study may have the name of one that was deleted.
         if trial.number not in known or known[trial.number][0] != trial.datetime_start:
-            seen = None if _diverged(trial) else _observed(trial, self._rule, budget, sign)
+            seen = None if diverged(trial) else _observed(trial, self._rule, budget, sign)
             known[trial.number] = (trial.datetime_start, seen)
         return known[trial.number][1]
 
@@ -130,13 +129,8 @@ def _observed(trial: FrozenTrial, rule: StoppingRule, budget: int, sign: float) 
     return Observed(policy, budget, steps, tuple(told[step] for step in steps), complete)
 
 
-def _diverged(trial: FrozenTrial) -> bool:
-    status = trial.user_attrs.get("status") == "diverged"
-    return status or trial.constraints.get(CONSTRAINT, 0.0) > 0
-
-
 def _noise(trials: Sequence[FrozenTrial], others: Sequence[Observed]) -> float:
     """Binomial deviation of one evaluation of the best score; 0 where it is no share of samples."""
     counts = (trial.user_attrs.get("evaluation_samples") for trial in trials)
     samples = next((count for count in counts if isinstance(count, int) and count > 0), None)
-    return evaluation_noise(max((other.best for other in others), default=math.nan), samples)
+    return noise_of_best(others, samples)

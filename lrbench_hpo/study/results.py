@@ -69,6 +69,16 @@ def values(run: Scorable, score: float, objective: str) -> float | tuple[float, 
     )
 
 
+def diverged(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial's loss was not finite: by its status, or by its constraint.
+
+    >>> diverged(optuna.trial.create_trial(value=0.0, user_attrs={"status": "diverged"}))
+    True
+    """
+    status = trial.user_attrs.get("status") == "diverged"
+    return status or trial.constraints.get(CONSTRAINT, 0.0) > 0
+
+
 def ranked_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Trials with a result, best score first, pruned and diverged ones last.
 

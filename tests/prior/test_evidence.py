@@ -10,16 +10,9 @@ from lrbench_hpo import LRPolicy, Run, connect
 from lrbench_hpo.database.paper import SOURCE as PAPER
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.space_files import load_space
-from lrbench_hpo.prior.evidence import (
-    KnownTask,
-    candidates,
-    known_tasks,
-    reference_lr,
-    shifts,
-    similar,
-    sources,
-)
+from lrbench_hpo.prior.evidence import KnownTask, known_tasks, similar
 from lrbench_hpo.prior.surrogate import Surface
+from lrbench_hpo.prior.transfer import candidates, reference_lr, shifts, sources
 from lrbench_hpo.records.tasks import recipe_for, task_for
 
 SPACE = load_space("default")

@@ -113,7 +113,7 @@ def test_the_cover_takes_the_same_curve_of_another_function_late():
     step = candidate(LRPolicy("STEP", k0=0.1, gamma=0.1, l=500), 0.9)
     nstep = candidate(LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[500]), 0.9)
     experts = Experts([best_at(-1.0)])
-    said = lambda entry: experts.say(curve_features(entry.policy, BUDGET)[None])[0][0, 0]  # noqa: E731
+    said = lambda entry: experts.predict(curve_features(entry.policy, BUDGET)[None])[0][0, 0]  # noqa: E731
     constants = [candidate(fix(float(10**decade)), 0.9) for decade in np.arange(-3, 0, 0.02)]
     other = max((e for e in constants if said(e) < said(step) - 0.1), key=said)
     chosen = [c.candidate for c in cover([step, nstep, other], experts, BUDGET, 3)]
@@ -126,11 +126,11 @@ def test_once_the_one_task_is_served_the_next_best_follow():
     assert all(-2.1 < decade < 0.1 for decade in decades)
 
 
-def test_worth_says_which_policy_is_expected_to_be_good():
+def test_the_value_says_which_policy_is_expected_to_be_good():
     chosen = cover(KNOWN, Experts([best_at(-1.0)]), BUDGET, len(KNOWN))
-    worth = {c.candidate.policy.k0: c.worth for c in chosen}
-    assert all(0 < value <= 1.5 for value in worth.values())
-    assert worth[0.1] > worth[0.01] > worth[1e-4]
+    values = {c.candidate.policy.k0: c.value for c in chosen}
+    assert all(0 < value <= 1.5 for value in values.values())
+    assert values[0.1] > values[0.01] > values[1e-4]
 
 
 def test_a_poor_run_is_evidence_and_no_choice():

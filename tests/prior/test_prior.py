@@ -97,10 +97,10 @@ def test_annealed_runs_are_evidence_for_nothing_else(database, monkeypatch):
     def without_annealed():
         found = recommend("cifar10", "mlp", 12, database=database, max_iterations=250)
         shapes = [entry for entry in found if not entry.bracketed]
-        return {entry.policy: entry.choice.worth for entry in shapes}
+        return {entry.policy: entry.choice.value for entry in shapes}
 
     shown = without_annealed()
-    monkeypatch.setattr("lrbench_hpo.prior.evidence.far_shorter", lambda *budgets: False)
+    monkeypatch.setattr("lrbench_hpo.prior.transfer.far_shorter", lambda *budgets: False)
     alone = without_annealed()
     assert shown
     assert all(
@@ -503,7 +503,7 @@ def test_one_row_constant_scores_and_contradictions_still_give_a_list(database, 
     prior = Question("digits", "mlp", database=database, max_iterations=300).prior()
     assert prior.portfolio
     assert 0.005 < prior.scale.reference_lr < 0.5
-    assert all(np.isfinite(entry.choice.worth) for entry in prior.portfolio if entry.choice)
+    assert all(np.isfinite(entry.choice.value) for entry in prior.portfolio if entry.choice)
 
 
 @pytest.mark.parametrize("status", ["diverged", "complete"])

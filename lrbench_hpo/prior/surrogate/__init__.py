@@ -1,4 +1,4 @@
-"""A surrogate of LR policies: what similar tasks' runs and a study's own say of every policy."""
+"""The surrogate of LR policies: predictions from source tasks and from a study's own results."""
 
 from lrbench_hpo.prior.surrogate.candidates import Candidate
 from lrbench_hpo.prior.surrogate.experts import Experts

@@ -1,4 +1,4 @@
-"""What trying a policy is expected to gain."""
+"""Expected improvement, and the probability of improvement."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from lrbench_hpo.prior.surrogate.process import Array
 
 
 def expected_improvement(mean: Array, spread: Array, best: float) -> Array:
-    """How much better than the best a policy is expected to be, worse ones counting 0.
-
-    ``E max(0, f - best)`` of a normal ``f`` (Jones et al. 1998, J. Global Optimization 13).
+    """Expected improvement over the best value, ``E max(0, f - best)`` of a normal ``f``.
 
     Args:
         mean: expected values.
@@ -22,16 +20,21 @@ def expected_improvement(mean: Array, spread: Array, best: float) -> Array:
     >>> expected_improvement(np.array([0.0, 1.0]), np.array([1.0, 1e-9]), 0.0).round(3).tolist()
     [0.399, 1.0]
     """
+    # With z = (mean - best) / spread, Phi the normal distribution and phi its density,
+    #
+    #     EI = spread * (z Phi(z) + phi(z))        (Jones et al. 1998, J. Global Optimization 13).
+    #
+    # Phi(z) = erfc(-z / sqrt(2)) / 2, not (1 + erf(z / sqrt(2))) / 2: for z far below 0 the latter
+    # cancels to 0, and the order of the candidates is lost.
     standard = (mean - best) / spread
     density = np.exp(-0.5 * standard**2) / math.sqrt(2 * math.pi)
-    # erfc, not 1 + erf: far below the best the latter loses all digits, and with them the order.
     below = 0.5 * np.array([math.erfc(each) for each in -standard / math.sqrt(2)])
     gain: Array = spread * (standard * below + density)
     return gain
 
 
 def chance_above(mean: float, spread: float, best: float) -> float:
-    """The probability that a normal value is above the best.
+    """The probability that a normal value is above the best: ``Phi((mean - best) / spread)``.
 
     Args:
         mean: its mean.

@@ -1,4 +1,4 @@
-"""Candidate policies: drawn from a search space, or near policies that did well."""
+"""Candidate policies: random ones of a search space, and variations of good ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lrbench_hpo.policies.features import curve_features
 from lrbench_hpo.policies.space import Range, SearchSpace
 from lrbench_hpo.prior.surrogate.process import Array
 
-_STEP = 0.12  # standard deviation of a small change, as a share of a coordinate's range
+_STEP = 0.12  # standard deviation of a variation, as a share of a coordinate's range
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Pool:
 def drawn(
     space: SearchSpace, scale: Scale, count: int, random: np.random.Generator
 ) -> list[Candidate]:
-    """Candidates drawn at random: each function as often as any other, then its coordinates.
+    """Random candidates: a function, each with the same probability, then its coordinates.
 
     Args:
         space: where to draw from.
@@ -77,12 +77,14 @@ def drawn(
     ['FIX', 'FIX']
     """
     names = list(space.functions)
-    found = []
+    # All functions have the same probability, however many coordinates they have. A coordinate is
+    # uniform over its range, or over the logarithm of its range where the space says so.
+    chosen = []
     for function in random.choice(names, count).tolist():
         ranges = _ranges(space, function)
         point = {name: _at(name, entry, random.random()) for name, entry in ranges.items()}
-        found.append(_candidate(function, point, scale))
-    return found
+        chosen.append(_candidate(function, point, scale))
+    return chosen
 
 
 def near(
@@ -92,16 +94,17 @@ def near(
     count: int,
     random: np.random.Generator,
 ) -> list[Candidate]:
-    """Candidates near known points: every coordinate changed a little, or left.
+    """Candidates near given points: a small normal step in every coordinate.
 
     Args:
-        parents: functions with their coordinates, taken in turn; those of the space alone.
+        parents: functions with their coordinates, taken in turn; those outside the space are
+            ignored.
         space: where all candidates lie.
         scale: budget and reference LR.
         count: how many.
         random: the source of random numbers.
     """
-    found = []
+    chosen = []
     parents = [parent for parent in parents if parent[0] in space.functions]
     for number in range(count if parents else 0):
         function, parent = parents[number % len(parents)]
@@ -109,11 +112,12 @@ def near(
         for name, entry in _ranges(space, function).items():
             where = _place(entry, parent[name]) if name in parent else random.random()
             point[name] = _at(name, entry, where + _STEP * random.standard_normal())
-        found.append(_candidate(function, point, scale))
-    return found
+        chosen.append(_candidate(function, point, scale))
+    return chosen
 
 
 def _candidate(function: str, point: Mapping[str, float], scale: Scale) -> Candidate:
+    """A point as a candidate, without the gaps beyond its number of drops."""
     drops = point.get("drops")
     kept = {
         name: value
@@ -124,17 +128,19 @@ def _candidate(function: str, point: Mapping[str, float], scale: Scale) -> Candi
 
 
 def _ranges(space: SearchSpace, function: str) -> dict[str, Range]:
-    """The range of each coordinate, as a trial has them: ``gap1``, ``gap2``, ... one by one."""
-    found = {}
+    """The range of each coordinate as trials name them: ``gap1``, ``gap2``, ... separately."""
+    ranges = {}
     for name, entry in space.functions[function].items():
         most = int(space.functions[function]["drops"].high) if name == "gap" else 0
         for coordinate in [f"gap{number + 1}" for number in range(most)] or [name]:
-            found[coordinate] = entry
-    return found
+            ranges[coordinate] = entry
+    return ranges
 
 
 def _at(name: str, entry: Range, place: float) -> float:
-    """The value at a place of a range: 0 is its lower end, 1 its upper; beyond, reflected."""
+    """The value at a place of a range, 0 for its lower end and 1 for its upper end."""
+    # A place outside [0, 1] is reflected at the end, as (p + 1) mod 2 - 1 = p for p in [-1, 1).
+    # Clipping it would pile up candidates at the ends of the range.
     place = abs((place + 1) % 2 - 1)
     if entry.log:
         value = math.exp(math.log(entry.low) + place * math.log(entry.high / entry.low))
@@ -145,7 +151,7 @@ def _at(name: str, entry: Range, place: float) -> float:
 
 
 def _place(entry: Range, value: float) -> float:
-    """The inverse of `_at`."""
+    """The place of a value in a range: the inverse of `_at`."""
     if entry.high <= entry.low:
         return 0.5
     if entry.log:

@@ -1,4 +1,4 @@
-"""The similar tasks' opinions in one: weighted by metadata, then by agreement with results."""
+"""Mixture of source-task surrogates, weighted by similarity and by agreement with results."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import numpy as np
 from lrbench_hpo.prior.surrogate.process import Array
 from lrbench_hpo.prior.surrogate.source import Source
 
-_NOBODY = 0.15  # probability, before any result, that no similar task says anything
-_MISFIT, _NOBODYS_MISFIT = 1.0, 1.6  # how far off a useful source is, and knowing nothing
-_OFFSET = 1.5  # how far the best known so far may be from the best there is
-_CAUTION = 0.25  # results near each other say the same twice
-_NEGLIGIBLE = 0.003  # weight
+PRIOR_NO_TRANSFER = 0.15  # prior probability that no source task transfers
+# Standard deviations of a result around a prediction, in log regret.
+ERROR_OF_EXPERT = 1.0  # of an expert's prediction
+ERROR_WITHOUT_TRANSFER = 1.6  # of the prediction 0 for every policy, where no task transfers
+OFFSET_DEVIATION = 1.5  # log regret between the best value known so far and the best there is
+LIKELIHOOD_POWER = 0.25  # below 1, as results of similar policies are not independent
+_NEGLIGIBLE_WEIGHT = 0.003  # experts below it are not evaluated
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One similar task, its LRs read in one unit.
+    """One reading of one source task: its LRs multiplied by a constant.
 
     Attributes:
-        source: the task.
+        source: the source task.
         shift: decades from its LRs to the new task's.
-        prior: its probability before any result.
+        prior: probability before any result that this reading predicts the new task.
     """
 
     source: Source
@@ -33,12 +35,13 @@ class Expert:
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What the experts say of some policies.
+class Mixture:
+    """The weighted prediction of all experts for some policies.
 
     Attributes:
-        mean: expected log regret, as far as it is believed.
-        spread: how much they disagree.
+        mean: expected log regret. Weights that sum to less than 1 pull it towards 0, the
+            prediction without transfer.
+        spread: standard deviation between the experts' predictions.
         risk: probability of divergence.
     """
 
@@ -48,16 +51,25 @@ class Opinion:
 
 
 class Experts:
-    """All sources in all units, and how far each is believed.
+    """All source tasks in all readings of their LRs, and the weight of each.
 
     Args:
-        sources: similar tasks.
+        sources: source tasks.
     """
+
+    # One expert is one pair of source task and shift of its LRs:
+    #
+    #     prior(task, shift) = (1 - PRIOR_NO_TRANSFER) * weight(task) / sum(weights) * P(shift).
+    #
+    # The shift is a hypothesis like the task, because curves of two tasks agree only once the LRs
+    # of one are multiplied by the right factor (rank correlation 0.9; down to -0.4 without it, see
+    # docs/sampler.md). The remaining PRIOR_NO_TRANSFER belongs to the hypothesis that no task
+    # transfers; it keeps its probability where all experts are wrong, so that they can be dropped.
 
     def __init__(self, sources: Sequence[Source]) -> None:
         total = sum(source.weight for source in sources) or 1.0
         self.experts = tuple(
-            Expert(source, shift, (1 - _NOBODY) * source.weight / total * probability)
+            Expert(source, shift, (1 - PRIOR_NO_TRANSFER) * source.weight / total * probability)
             for source in sources
             for shift, probability in source.shifts
         )
@@ -69,52 +81,84 @@ class Experts:
             for source in sources
         ]
 
-    def say(self, features: Array, weights: Array | None = None) -> tuple[Array, Array]:
-        """Log regrets and probabilities of divergence, one row an expert, one column a policy.
+    def predict(self, features: Array, weights: Array | None = None) -> tuple[Array, Array]:
+        """Predict log regrets and probabilities of divergence.
 
         Args:
-            features: of the policies.
-            weights: how far each expert is believed; those of no account need not be asked.
+            features: of the policies, one a row.
+            weights: of the experts; those of negligible weight are then not evaluated.
+
+        Returns:
+            Log regrets and probabilities, one row an expert, one column a policy.
         """
-        told, risks = np.zeros((2, len(self.experts), len(features)))
-        heeded = np.ones(len(self.experts), bool) if weights is None else weights > _NEGLIGIBLE
+        means, risks = np.zeros((2, len(self.experts), len(features)))
+        counted = np.ones(len(self.experts), bool)
+        if weights is not None:
+            counted = weights > _NEGLIGIBLE_WEIGHT
         for source, rows in self.by_source:
-            asked = rows[heeded[rows]]
-            if asked.size:
-                told[asked], risks[asked] = source.surface.say(features, self._shifts[asked])
-        if weights is not None and heeded.any() and not heeded.all():
-            # Taken to agree with the others: saying 0, the best there is, they would be heard.
-            shares = weights[heeded] / weights[heeded].sum()
-            told[~heeded], risks[~heeded] = shares @ told[heeded], shares @ risks[heeded]
-        return told, risks
+            some = rows[counted[rows]]
+            if some.size:
+                means[some], risks[some] = source.surface.predict(features, self._shifts[some])
+        if weights is not None and counted.any() and not counted.all():
+            # The experts left out get the mean of the others: 0 would stand for the best there is.
+            shares = weights[counted] / weights[counted].sum()
+            means[~counted], risks[~counted] = shares @ means[counted], shares @ risks[counted]
+        return means, risks
 
-    def weights(self, said: Array, values: Array) -> Array:
-        """How far each is believed, given results; what is left of 1 believes nobody.
+    # Posterior probabilities of the experts, by Bayesian model averaging (Hoeting et al. 1999,
+    # Statistical Science 14(4)) with a tempered likelihood:
+    #
+    #     w_j ~ prior_j * p(y | expert j)^LIKELIHOOD_POWER,    sum_j w_j + w_none = 1.
+    #
+    # Given expert j with the predictions m_j of the n tried policies, their log regrets are
+    #
+    #     y_i = m_ji + b + e_i,    b ~ N(0, o^2),    e_i ~ N(0, s_j^2),
+    #
+    # independent of each other. The hypothesis "no transfer" is one more row with m = 0 and a
+    # larger s. The offset b is there because y is measured against the best value known so far,
+    # while m is measured against the best there is: a source that ranks all policies rightly must
+    # not lose weight for that. b is integrated out, so r = y - m_j is normal with the covariance
+    # C = s^2 I + o^2 1 1^T, and by Sherman-Morrison and the determinant lemma
+    #
+    #     r^T C^-1 r = (sum r_i^2 - (sum r_i)^2 / (n + s^2 / o^2)) / s^2,
+    #     1/2 log det C = n log s + 1/2 log(1 + n o^2 / s^2).
+    #
+    # The power is below 1 because errors at similar policies are alike: n results count for fewer
+    # independent ones. Feurer et al. 2018 (arXiv 1802.02219) weight the same kind of mixture by how
+    # often each model ranks the results best; a likelihood also uses the sizes of the differences.
 
-        The posterior of a model in which a source's prediction is off by a constant, the same
-        for all policies, and by independent errors.
+    def weights(self, means: Array, values: Array) -> Array:
+        """Posterior weights of the experts given results; the rest of 1 is "no transfer".
 
         Args:
-            said: what the experts say of the policies with results.
-            values: the log regrets of these.
+            means: the experts' predictions of the tried policies, one row an expert.
+            values: the log regrets of these policies.
         """
         if not len(values):
             return self.priors
-        rows = np.vstack([said, np.zeros(len(values))])
-        misfits = np.array([*[_MISFIT] * len(said), _NOBODYS_MISFIT])
+        rows = np.vstack([means, np.zeros(len(values))])
+        deviations = np.array([*[ERROR_OF_EXPERT] * len(means), ERROR_WITHOUT_TRANSFER])
         errors = values - rows
         sums, count = errors.sum(axis=1), len(values)
-        squares = (errors**2).sum(axis=1) - sums**2 / (count + (misfits / _OFFSET) ** 2)
-        # The determinant of misfit^2 I + offset^2 1 1^T.
-        spreads = count * np.log(misfits) + 0.5 * np.log1p(count * (_OFFSET / misfits) ** 2)
-        log_likelihood = -_CAUTION * (0.5 * squares / misfits**2 + spreads)
-        log_weights = np.log([*self.priors, _NOBODY]) + log_likelihood
+        squares = (errors**2).sum(axis=1) - sums**2 / (count + (deviations / OFFSET_DEVIATION) ** 2)
+        half_log_determinants = count * np.log(deviations) + 0.5 * np.log1p(
+            count * (OFFSET_DEVIATION / deviations) ** 2
+        )
+        log_likelihood = -LIKELIHOOD_POWER * (0.5 * squares / deviations**2 + half_log_determinants)
+        log_weights = np.log([*self.priors, PRIOR_NO_TRANSFER]) + log_likelihood
+        # The largest is subtracted before the exponential, so that not all of them underflow.
         weights = np.exp(log_weights - log_weights.max())
-        believed: Array = (weights / weights.sum())[:-1]
-        return believed
+        posterior: Array = (weights / weights.sum())[:-1]
+        return posterior
 
-    def opinion(self, said: Array, risks: Array, weights: Array) -> Opinion:
-        """The weighted mean of what they say."""
-        mean = weights @ said
-        spread = np.sqrt(weights @ (said - mean) ** 2) if len(said) else np.zeros(said.shape[1])
-        return Opinion(mean, spread, weights @ risks)
+    def mixture(self, means: Array, risks: Array, weights: Array) -> Mixture:
+        """Combine predictions: their weighted mean, and how much they disagree.
+
+        Args:
+            means: predicted log regrets, one row an expert, one column a policy.
+            risks: predicted probabilities of divergence, likewise.
+            weights: of the experts.
+        """
+        mean = weights @ means
+        spread = np.sqrt(weights @ (means - mean) ** 2) if len(means) else np.zeros(means.shape[1])
+        return Mixture(mean, spread, weights @ risks)

@@ -1,4 +1,4 @@
-"""A Gaussian process over LR curves, with per-point noise (Rasmussen and Williams 2006, ch. 2)."""
+"""Gaussian process regression with the noise of each point given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-_JITTER = 1e-8
+_JITTER = 1e-8  # least variance: keeps equal points with little noise invertible
 
 
 def kernel(left: Array, right: Array, width: float) -> Array:
@@ -38,6 +38,7 @@ def squared_distances(left: Array, right: Array) -> Array:
     >>> squared_distances(np.zeros((1, 2)), np.array([[3.0, 4.0]])).tolist()
     [[25.0]]
     """
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y: one matrix product. Rounding may leave less than 0.
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :]
     squares -= 2 * left @ right.T
     found: Array = np.maximum(squares, 0.0, out=squares)
@@ -50,7 +51,7 @@ class Process:
 
     Attributes:
         points: the points with known values, one a row.
-        linear: known functions of the points whose factors are learnt along, one a column.
+        linear: known functions of the points whose coefficients are learnt too, one a column.
         weights: ``(K + noise)^-1 values``.
         inverse: ``(K + noise)^-1``.
         width: of the kernel.
@@ -86,6 +87,16 @@ class Process:
         >>> mean.round(2).tolist(), spread.round(2).tolist()
         ([0.99, 0.0], [0.1, 1.0])
         """
+        # Rasmussen & Williams 2006, equations 2.25, 2.26 and 2.30, with mean 0 and n points:
+        #
+        #     K = a^2 k(X, X) + H H^T + diag(noise^2),    alpha = K^-1 y,
+        #     mean(x) = k*.alpha,    var(x) = a^2 + |h(x)|^2 - k*^T K^-1 k*,
+        #     log p(y) = -1/2 (y.alpha + log det K) - n/2 log(2 pi).
+        #
+        # H H^T is the linear model h(x).c with c ~ N(0, I), c integrated out. The constant of the
+        # evidence is left out: only amplitudes for the same values are compared. The inverse itself
+        # is kept, not a Cholesky factor: a study reads at most 72 results, and predictions for
+        # hundreds of candidates are then plain matrix products.
         linear = np.zeros((len(points), 0)) if linear is None else linear
         covariance = amplitude**2 * kernel(points, points, width) + linear @ linear.T
         covariance[np.diag_indices_from(covariance)] += noise**2 + _JITTER
@@ -111,6 +122,7 @@ class Process:
         return near @ self.weights, np.sqrt(np.maximum(variance, _JITTER))
 
     def _near(self, points: Array, linear: Array | None) -> Array:
+        """Covariances of new points with the known ones, one row a new point."""
         near = self.amplitude**2 * kernel(points, self.points, self.width)
         if linear is not None:
             near += linear @ self.linear.T

@@ -8,19 +8,19 @@ from lrbench_hpo.prior.surrogate.process import Array
 
 
 def log_regret(values: Array, best: float, unit: float) -> Array:
-    """``-log(1 + (best - value) / unit)``: 0 for the best, -1 a little more than a unit below it.
-
-    Near the best it is linear, so that the noise of seeds stays noise; far from it a tenth of the
-    accuracy more or less hardly counts.
+    """Log regret ``-log(1 + (best - value) / unit)``; 0 for the best value, below 0 for the others.
 
     Args:
         values: larger is better; NaN and infinite ones count as the worst of the others.
         best: the best value, or more.
-        unit: a difference that just matters, in the values' unit.
+        unit: the smallest difference that matters, in the values' unit.
 
     >>> log_regret(np.array([0.9, 0.89, 0.1]), 0.9, 0.01).round(2).tolist()
     [-0.0, -0.69, -4.39]
     """
+    # For small regrets d = (best - value) / unit, -log(1 + d) = -d + O(d^2): the noise of seeds
+    # keeps its normal shape. For large d it is logarithmic: among poor policies a tenth of accuracy
+    # more or less hardly counts, and a few very bad results do not dominate a least-squares fit.
     known = values[np.isfinite(values)]
     worst = known.min() if known.size else best
     filled = np.where(np.isfinite(values), values, worst)
@@ -29,7 +29,7 @@ def log_regret(values: Array, best: float, unit: float) -> Array:
 
 
 def rank_correlation(left: Array, right: Array) -> float | None:
-    """Spearman's: 1 for the same order, -1 for the opposite one; None where one has no order.
+    """Spearman's rank correlation, in [-1, 1]; None if all values of one side are equal.
 
     Args:
         left: some values.

@@ -1,4 +1,4 @@
-"""Why a trial got its LR policy, what was expected of it, and what came of it."""
+"""Why a trial got its LR policy, what was expected of it, and its outcome."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _WORDS = {
     "given": "given by hand",
     "tpe": "Optuna's TPE",
 }
-_HEARD = 0.005  # weight, below which a similar task had no say
+_LEAST_WEIGHT = 0.005  # similar tasks below it are not shown
 _BY_HAND, _SAMPLER = "given by hand", "sampler "
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a trial got its policy; ``str()`` says it in words.
+    """Why a trial got its policy; ``str()`` returns it as text.
 
     Attributes:
         study: name of the study.
@@ -41,12 +41,12 @@ class Explanation:
         source: ``portfolio``, ``surrogate``, ``exploration``, ``tpe``, ``given``, or ``sampler``
             for any other sampler.
         row: the portfolio's row, from 1, of a known-good policy.
-        origin: whose results or which sampler it comes from, in words.
+        origin: the results or the sampler that it comes from, in words.
         why: the evidence, in words.
         expectation: of the policy, before it was tried.
-        leanings: the similar tasks it leaned on, the most believed first.
-        prior_weight: how far all similar tasks together were believed, in [0, 1].
-        outcome: what came of it.
+        leanings: the similar tasks that it relied on, the largest weight first.
+        prior_weight: the weight of all similar tasks together, in [0, 1].
+        outcome: its result, beside the expectation and the best value before.
     """
 
     study: str
@@ -83,8 +83,8 @@ class Explanation:
             ("chosen by", self._chooser()),
             ("because", self.why),
             ("expected", words.expected(self.expectation, self.outcome)),
-            ("leaning on", self._believed()),
-            *(("", words.leaning(each)) for each in self.leanings if each.weight >= _HEARD),
+            ("leaning on", self._weight_of_tasks()),
+            *(("", words.leaning(each)) for each in self.leanings if each.weight >= _LEAST_WEIGHT),
             ("outcome", words.outcome(self.outcome)),
         ]
         title = f"trial {self.trial} of study {self.study!r}: {self.outcome.state}"
@@ -98,8 +98,8 @@ class Explanation:
         origin = f": {self.origin}" if self.source == "portfolio" and self.origin else ""
         return f"{_WORDS[self.source]}{row}{origin}"
 
-    def _believed(self) -> str:
-        if self.prior_weight is not None and self.prior_weight < _HEARD:
+    def _weight_of_tasks(self) -> str:
+        if self.prior_weight is not None and self.prior_weight < _LEAST_WEIGHT:
             return "no similar task"
         if self.prior_weight is not None:
             return f"similar tasks, believed {100 * self.prior_weight:.0f} % in all"
@@ -107,15 +107,15 @@ class Explanation:
 
 
 def explain(study: optuna.Study, trial_number: int) -> Explanation:
-    """Why a trial got its LR policy, what was expected of it, and what came of it.
+    """Explain why a trial got its LR policy, what was expected of it, and its outcome.
 
     Args:
-        study: a study of LR policies, whatever its sampler.
+        study: a study of LR policies with any sampler.
         trial_number: the trial's number in it.
 
     Raises:
-        StudyError: for a study that knows no LR task, a number that no trial has, or a trial that
-            has no policy.
+        StudyError: if the study has no LR task, no trial has the number, or the trial has no
+            policy.
 
     >>> from lrbench_hpo import create_study, suggest_policy
     >>> study = create_study("cifar10", "resnet32", database="sqlite://")
@@ -125,13 +125,13 @@ def explain(study: optuna.Study, trial_number: int) -> Explanation:
     'portfolio'
     """
     trials = study.get_trials(deepcopy=False)
-    trial = _the_one(study, trials, trial_number)
-    found = trial.user_attrs
-    said = found.get("suggestion")
-    said = said if isinstance(said, Mapping) else {}
-    source, origin = _source(said, str(found.get("source", "")))
-    row = parts.number(said, "row")
-    expectation = parts.expectation(said)
+    trial = _find(study, trials, trial_number)
+    attributes = trial.user_attrs
+    reason = attributes.get("suggestion")
+    reason = reason if isinstance(reason, Mapping) else {}
+    source, origin = _source(reason, str(attributes.get("source", "")))
+    row = parts.number(reason, "row")
+    expectation = parts.expectation(reason)
     return Explanation(
         study=study.study_name,
         trial=trial.number,
@@ -139,17 +139,17 @@ def explain(study: optuna.Study, trial_number: int) -> Explanation:
         source=source,
         row=None if row is None else int(row),
         origin=origin,
-        why=str(said.get("why") or found.get("why") or ""),
+        why=str(reason.get("why") or attributes.get("why") or ""),
         expectation=expectation,
-        leanings=parts.leanings(said.get("tasks")),
-        prior_weight=parts.number(said, "prior_weight"),
+        leanings=parts.leanings(reason.get("tasks")),
+        prior_weight=parts.number(reason, "prior_weight"),
         outcome=outcome_of(study, trials, trial, expectation),
     )
 
 
-def _the_one(study: optuna.Study, trials: Sequence[FrozenTrial], number: int) -> FrozenTrial:
+def _find(study: optuna.Study, trials: Sequence[FrozenTrial], number: int) -> FrozenTrial:
     if not StudySettings.known_to(study) and not any("policy" in t.user_attrs for t in trials):
-        StudySettings.of(study)  # which says what to do
+        StudySettings.of(study)  # raises, with the next step
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(trials):
         known = f"0 to {len(trials) - 1}" if trials[1:] else "0 only" if trials else "none yet"
         raise StudyError(
@@ -171,14 +171,14 @@ def _policy(study: optuna.Study, trial: FrozenTrial) -> LRPolicy:
         raise StudyError(f"{where}: its user attribute 'policy' is no policy: {error}") from None
 
 
-def _source(said: Mapping[str, Any], told: str) -> tuple[str, str]:
-    """What chose a policy, as one word and as the trial's own words."""
-    if (word := str(said.get("source"))) in _WORDS:
-        return word, told
-    if told == _BY_HAND:
-        return "given", told
-    if not told:
+def _source(reason: Mapping[str, Any], origin: str) -> tuple[str, str]:
+    """What chose a policy: as one of the sources of `Explanation`, and as the trial has it."""
+    if (word := str(reason.get("source"))) in _WORDS:
+        return word, origin
+    if origin == _BY_HAND:
+        return "given", origin
+    if not origin:
         return "sampler", "a sampler that does not say why"
-    if told.startswith(_SAMPLER):
-        return "tpe" if "TPE" in told else "sampler", told
-    return "portfolio", told
+    if origin.startswith(_SAMPLER):
+        return "tpe" if "TPE" in origin else "sampler", origin
+    return "portfolio", origin

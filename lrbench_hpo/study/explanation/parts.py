@@ -1,4 +1,4 @@
-"""What a sampler said of its suggestion, read from where it left it: the trial's attributes."""
+"""Reads what a sampler stored about its suggestion in the trial's user attributes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _HIGHEST = 1e100  # whole numbers may be longer than any float
 
 @dataclass(frozen=True)
 class Leaning:
-    """A similar task that a suggestion leaned on.
+    """A similar task that a suggestion relied on.
 
     Attributes:
         task: ``dataset/model``.
-        weight: how far it was believed, in [0, 1]; all weights of a suggestion sum to at most 1.
+        weight: its posterior weight, in [0, 1]; the weights of a suggestion sum to at most 1.
         similarity: to the study's task, from metadata, in [0, 1].
-        agreement: of its ranking of policies with the study's own results, in [-1, 1].
+        agreement: rank correlation of its predictions with the study's results, in [-1, 1].
     """
 
     task: str
@@ -37,7 +37,7 @@ class Expectation:
         high: upper end.
         mean: expected log regret, ``-log(1 + (best so far - score) / unit)``.
         spread: its standard deviation.
-        chance: probability to beat the best so far.
+        chance: probability of beating the best so far.
     """
 
     score: float | None
@@ -48,27 +48,27 @@ class Expectation:
     chance: float | None
 
 
-def number(said: Mapping[str, Any], name: str) -> float | None:
-    """A finite number among what a sampler said; None for anything else that is written there.
+def number(reason: Mapping[str, Any], name: str) -> float | None:
+    """Read a finite number from trial attributes, which users can overwrite; None if malformed.
 
     Args:
-        said: what was said.
-        name: of the number.
+        reason: what the sampler stored.
+        name: key of the number.
 
     >>> number({"mean": -0.5, "row": "?"}, "mean"), number({"row": "?"}, "row")
     (-0.5, None)
     """
-    value = said.get(name)
+    value = reason.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if abs(value) <= _HIGHEST else None  # NaN is not
 
 
 def leanings(tasks: object) -> tuple[Leaning, ...]:
-    """The similar tasks of a suggestion, the most believed first.
+    """The similar tasks of a suggestion, the largest weight first.
 
     Args:
-        tasks: as the sampler wrote them.
+        tasks: as the sampler stored them.
     """
     entries = tasks if isinstance(tasks, Sequence) and not isinstance(tasks, str) else ()
     found = [
@@ -84,16 +84,16 @@ def leanings(tasks: object) -> tuple[Leaning, ...]:
     return tuple(sorted(found, key=lambda leaning: -leaning.weight))
 
 
-def expectation(said: Mapping[str, Any]) -> Expectation:
+def expectation(reason: Mapping[str, Any]) -> Expectation:
     """What a sampler expected of its suggestion.
 
     Args:
-        said: what it said of it.
+        reason: what it stored.
     """
-    mean, spread = number(said, "mean"), number(said, "spread")
-    chance = number(said, "chance")
+    mean, spread = number(reason, "mean"), number(reason, "spread")
+    chance = number(reason, "chance")
     if chance is None and mean is not None and spread is not None and spread > 0:
-        # The best so far has the log regret 0.
+        # P(f > 0) of a normal f: the best so far has the log regret 0.
         chance = 0.5 * (1 + math.erf(mean / spread / math.sqrt(2)))
-    low, high = number(said, "low"), number(said, "high")
-    return Expectation(number(said, "expected_score"), low, high, mean, spread, chance)
+    low, high = number(reason, "low"), number(reason, "high")
+    return Expectation(number(reason, "expected_score"), low, high, mean, spread, chance)

@@ -1,4 +1,4 @@
-"""What came of a trial, beside what was expected of it and what was best before."""
+"""The outcome of a trial, beside its expectation and the best value before it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARETO = ("top1", "iterations_to_best", "loss_difference")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Attributes:
         state: ``complete``, ``diverged``, ``pruned``, ``failed``, ``running`` or ``waiting``.
@@ -26,8 +26,8 @@ class Outcome:
         step: of the last report of a pruned trial.
         best_before: the best value when the trial began; None for several objectives.
         best_trial: the number of the trial that had it.
-        against_expectation: ``better``, ``as expected`` or ``worse``, where both are known.
-        against_best: by how much the best so far was beaten; negative where it was not.
+        against_expectation: ``better``, ``as expected`` or ``worse``; None if one is unknown.
+        against_best: its value less the best before, signed so that more is better.
     """
 
     state: str
@@ -45,12 +45,12 @@ def outcome_of(
     trial: FrozenTrial,
     expected: Expectation,
 ) -> Outcome:
-    """What came of a trial.
+    """The outcome of a trial.
 
     Args:
         study: the study.
         trials: all of its trials.
-        trial: the one.
+        trial: the trial.
         expected: what was expected of it.
     """
     up = study.directions[0] == StudyDirection.MAXIMIZE
@@ -80,7 +80,7 @@ def _state(trial: FrozenTrial) -> str:
 
 
 def _values(study: optuna.Study, trial: FrozenTrial, step: int | None) -> dict[str, float]:
-    """The values a trial ended with, or the last one that a stopped trial reported."""
+    """The objective values of a finished trial, or the last report of a stopped one."""
     if trial.state != TrialState.COMPLETE:
         return {} if step is None else {_name(study): trial.intermediate_values[step]}
     names = [_name(study)]

@@ -1,4 +1,4 @@
-"""Expectations and outcomes in words."""
+"""Expectations and outcomes as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LITTLE = 0.5  # of the least difference that matters
 
 
 def expected(expected: Expectation, outcome: Outcome) -> str:
-    """What was expected; nothing where nothing was."""
+    """The expectation; empty if there was none."""
     parts = []
     if expected.score is not None:
         between = (
@@ -36,7 +36,7 @@ def expected(expected: Expectation, outcome: Outcome) -> str:
 
 
 def leaning(leaning: Leaning) -> str:
-    """A similar task and how far it counted."""
+    """A similar task and its weight."""
     parts = [f"weight {leaning.weight:.2f}"]
     if leaning.similarity is not None:
         parts.append(f"{100 * leaning.similarity:.0f} % similar")
@@ -46,7 +46,7 @@ def leaning(leaning: Leaning) -> str:
 
 
 def outcome(outcome: Outcome) -> str:
-    """What came of a trial."""
+    """The outcome of a trial."""
     values = ", ".join(f"{name} {value:.6g}" for name, value in outcome.values.items())
     match outcome.state:
         case "running" | "waiting":

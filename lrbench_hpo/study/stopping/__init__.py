@@ -7,7 +7,7 @@ worth the iterations it still needs.
 """
 
 from lrbench_hpo.study.stopping.chance import learn
-from lrbench_hpo.study.stopping.observed import RUNGS, Observed, comparable, evaluation_noise, rung
+from lrbench_hpo.study.stopping.observed import RUNGS, Observed, comparable, noise_of_best, rung
 from lrbench_hpo.study.stopping.rule import StoppingRule
 
-__all__ = ["RUNGS", "Observed", "StoppingRule", "comparable", "evaluation_noise", "learn", "rung"]
+__all__ = ["RUNGS", "Observed", "StoppingRule", "comparable", "learn", "noise_of_best", "rung"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
 
 from lrbench_hpo.errors import RecordError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records.score import evaluation_noise
 
 RUNGS = 10  # of a budget, for schedulers that compare at whole numbers
 
@@ -131,16 +133,11 @@ def rung(policy: LRPolicy, iteration: int, max_iterations: int) -> int | None:
     return min(iteration, max_iterations) * RUNGS // max_iterations
 
 
-def evaluation_noise(value: float, samples: int | None) -> float:
-    """Binomial deviation of one evaluation, ``sqrt(p (1 - p) / n)``; 0 for what is no share.
+def noise_of_best(others: Iterable[Observed], samples: int | None) -> float:
+    """Standard deviation of one evaluation of the best value; 0 if that is no share of samples.
 
     Args:
-        value: what was measured, p.
-        samples: how many it was measured on, n, where that is known.
-
-    >>> evaluation_noise(0.5, 100), evaluation_noise(-1.0, 100), evaluation_noise(0.5, None)
-    (0.05, 0.0, 0.0)
+        others: the trials.
+        samples: the number of samples that they are evaluated on; None if unknown.
     """
-    if not samples or not 0 <= value <= 1:
-        return 0.0
-    return math.sqrt(value * (1 - value) / samples)
+    return evaluation_noise(max((other.best for other in others), default=math.nan), samples)

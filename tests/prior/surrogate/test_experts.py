@@ -21,7 +21,7 @@ def believed(world, sources, count, seed=3):
     ended = np.flatnonzero(np.isfinite(scores))
     order = ended[np.argsort(scores[ended])]
     chosen = np.random.default_rng(seed).permutation(order[:: len(order) // count][:count])
-    said, _ = experts.say(pool[chosen])
+    said, _ = experts.predict(pool[chosen])
     weights = []
     for n in range(1, count + 1):
         results = scores[chosen[:n]]
@@ -46,7 +46,7 @@ def test_a_shift_says_what_the_source_says_that_much_lower(world):
     )
     curves = world.drawn(10).features
     here, there = Experts([plain.source]), Experts([moved.source])
-    for moved, plain in zip(there.say(curves + 0.5), here.say(curves), strict=True):
+    for moved, plain in zip(there.predict(curves + 0.5), here.predict(curves), strict=True):
         np.testing.assert_allclose(moved, plain, atol=1e-6)
 
 
@@ -145,7 +145,7 @@ def test_the_likelihood_is_that_of_the_model():
 def test_the_opinion_is_the_weighted_mean_and_their_disagreement(world):
     experts = Experts([world.source()])
     said, risks = np.array([[0.0, -2.0], [-2.0, -2.0]]), np.array([[0.0, 1.0], [1.0, 1.0]])
-    opinion = experts.opinion(said, risks, np.array([0.5, 0.5]))
+    opinion = experts.mixture(said, risks, np.array([0.5, 0.5]))
     assert opinion.mean.tolist() == [-1, -2]
     assert opinion.spread.tolist() == [1, 0]
     assert opinion.risk.tolist() == [0.5, 1]
@@ -154,9 +154,9 @@ def test_the_opinion_is_the_weighted_mean_and_their_disagreement(world):
 def test_each_expert_speaks_in_its_own_row(world):
     sources = [world.source(shifts=SHIFTS, name="a"), world.source(0.4, runs=20, name="b")]
     experts, curves = Experts(sources), world.drawn(10).features
-    said, risks = experts.say(curves)
+    said, risks = experts.predict(curves)
     for row, expert in enumerate(experts.experts):
-        means, shares = expert.source.surface.say(curves, np.array([expert.shift]))
+        means, shares = expert.source.surface.predict(curves, np.array([expert.shift]))
         np.testing.assert_allclose(said[row], means[0], atol=1e-9)
         np.testing.assert_allclose(risks[row], shares[0], atol=1e-9)
 
@@ -165,21 +165,21 @@ def test_leaving_out_who_is_hardly_believed_changes_little(world):
     """What is said of new candidates is compared with what all experts say of the others."""
     sources = [world.source(0.1 * n, runs=30, shifts=SHIFTS, name=f"{n}") for n in range(8)]
     experts, curves = Experts(sources), world.drawn(40, seed=1).features
-    everything = experts.say(curves)
+    everything = experts.predict(curves)
     for heeded in (2, 4, 8, 20, 40):
         weights = np.where(np.arange(40) < heeded, 0.85, 0.002)
         weights[:heeded] /= heeded
-        few = experts.say(curves, weights)
-        whole, part = (experts.opinion(*told, weights) for told in (everything, few))
+        few = experts.predict(curves, weights)
+        whole, part = (experts.mixture(*told, weights) for told in (everything, few))
         np.testing.assert_allclose(part.mean, whole.mean, atol=0.2)
         np.testing.assert_allclose(part.risk, whole.risk, atol=0.2)
 
 
 def test_no_experts_no_opinion():
     experts, curves = Experts([]), np.zeros((4, BLOCKS))
-    said, risks = experts.say(curves)
+    said, risks = experts.predict(curves)
     assert said.shape == risks.shape == (0, 4)
     weights = experts.weights(said, np.array([0.0, -1, -2, -3]))
     assert weights.shape == (0,)
-    opinion = experts.opinion(said, risks, weights)
+    opinion = experts.mixture(said, risks, weights)
     assert opinion.mean.tolist() == opinion.spread.tolist() == opinion.risk.tolist() == [0] * 4

@@ -16,7 +16,7 @@ def surface(features, scores):
 
 
 def risk(known, features):
-    return known.say(features, np.zeros(1))[1][0]
+    return known.predict(features, np.zeros(1))[1][0]
 
 
 def test_it_ranks_policies_that_it_has_not_seen(world):
@@ -24,13 +24,13 @@ def test_it_ranks_policies_that_it_has_not_seen(world):
     new = world.drawn(200, seed=5).features
     truth = world.score(new)
     ended = np.isfinite(truth)
-    ranks = [np.argsort(np.argsort(values[ended])) for values in (known.predict(new), truth)]
+    ranks = [np.argsort(np.argsort(values[ended])) for values in (known.mean(new), truth)]
     assert np.corrcoef(ranks)[0, 1] > 0.8
 
 
 def test_the_best_is_above_the_worst_and_diverged_runs_below_all(constant):
     known = surface(constant(-3, -2, -1, 0, 1), [0.3, 0.7, 0.9, 0.5, NAN])
-    said = known.predict(constant(-3, -2, -1, 0, 1))
+    said = known.mean(constant(-3, -2, -1, 0, 1))
     assert said.argmax() == 2
     assert known.values.argmin() == 4
     assert known.values[4] == pytest.approx(known.values[:4].min() - 1)
@@ -40,8 +40,8 @@ def test_the_best_is_above_the_worst_and_diverged_runs_below_all(constant):
 
 def test_where_nobody_has_been_little_is_expected(constant):
     known = surface(constant(-1, -1.1), [0.9, 0.89])
-    assert known.predict(constant(-6))[0] == pytest.approx(-3, abs=0.1)
-    assert known.predict(constant(-1))[0] > -1.5
+    assert known.mean(constant(-6))[0] == pytest.approx(-3, abs=0.1)
+    assert known.mean(constant(-1))[0] > -1.5
 
 
 @settings(max_examples=20)
@@ -52,20 +52,20 @@ def test_it_moves_with_all_its_lrs(shift):
     scores[3] = NAN
     new = random.uniform(-4, 0, (5, BLOCKS))
     here, there = surface(features, scores), surface(features + shift, scores)
-    np.testing.assert_allclose(there.predict(new + shift), here.predict(new), atol=1e-6)
+    np.testing.assert_allclose(there.mean(new + shift), here.mean(new), atol=1e-6)
     np.testing.assert_allclose(risk(there, new + shift), risk(here, new), atol=1e-6)
 
 
 def test_read_with_all_lrs_shifted_it_says_the_same_that_much_higher(world):
     known, curves = world.source().surface, world.drawn(20).features
     shifts = np.array([-0.6, 0.0, 0.3])
-    means, risks = known.say(curves, shifts)
+    means, risks = known.predict(curves, shifts)
     assert means.shape == risks.shape == (3, 20)
     for row, shift in enumerate(shifts):
-        [mean], [share] = known.say(curves - shift, np.zeros(1))
+        [mean], [share] = known.predict(curves - shift, np.zeros(1))
         np.testing.assert_allclose(means[row], mean, atol=1e-6)
         np.testing.assert_allclose(risks[row], share, atol=1e-6)
-    np.testing.assert_allclose(known.predict(curves), means[1])
+    np.testing.assert_allclose(known.mean(curves), means[1])
 
 
 def test_risk_is_where_runs_diverged(constant):
@@ -111,7 +111,7 @@ def test_the_unit_is_a_share_of_what_the_policy_decides(scores, unit, constant):
 def test_poor_sources_still_say_something(scores, constant):
     known = surface(constant(*range(len(scores))), scores)
     new = constant(-9, 0, 9)
-    assert np.isfinite(known.predict(new)).all()
+    assert np.isfinite(known.mean(new)).all()
     assert ((risk(known, new) >= 0) & (risk(known, new) <= 1)).all()
     assert np.isfinite(known.best_constant)
     assert 0 < Source("a", 1.0, known).weight < np.inf
@@ -119,7 +119,7 @@ def test_poor_sources_still_say_something(scores, constant):
 
 def test_runs_that_contradict_each_other_mean_their_middle(constant):
     known = surface(constant(-1, -1, -3, -3), [0.9, 0.1, 0.9, 0.9])
-    twice, once = known.predict(constant(-1, -3))
+    twice, once = known.mean(constant(-1, -3))
     assert known.values[1] < twice < once
 
 
