@@ -1,1 +1,1 @@
-"""What was measured, as programs: `python -m benchmarks.NAME`; docs/benchmarks.md has the figures."""
+"""What was measured, as programs: `python -m benchmarks.NAME`; figures in docs/benchmarks.md."""

@@ -51,8 +51,6 @@ from lrbench_hpo.records.tasks import recipe_for, task_for
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_in
 
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else Ray's panels stand between the figures
-
 TASK = ("cifar10", "resnet32", 64_000)  # of the suggestions: no training is done
 REPORTED = ("top1", "iterations_to_best", "loss_difference")
 
@@ -120,6 +118,7 @@ def seconds_per_trial(trainable: Any, reuse: bool, args: argparse.Namespace) -> 
 
 
 def trials(args: argparse.Namespace) -> None:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else Ray's panels stand between the figures
     ways = {
         "plain": (plain, False),
         "plain, reused": (plain, True),

@@ -38,22 +38,12 @@ from typing import Any
 import optuna
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from benchmarks import json_lines
 from benchmarks.search_time.jobs import Job
 from benchmarks.search_time.judge import Judge
-from benchmarks.search_time.methods import (
-    MAIN,
-    METHODS,
-    ONE_THREAD,
-    SHARE_OF_CAP,
-)
+from benchmarks.search_time.methods import MAIN, METHODS, ONE_THREAD, SHARE_OF_CAP
 from benchmarks.search_time.report import report
-from benchmarks.search_time.tasks import (
-    TASKS,
-    Reference,
-    append,
-    reference,
-    stored,
-)
+from benchmarks.search_time.tasks import TASKS, Reference, reference
 from lrbench_hpo import LRPolicy
 
 RESULTS = "searches.jsonl"
@@ -118,7 +108,7 @@ def jobs(args: argparse.Namespace) -> list[Key]:
 def run(args: argparse.Namespace) -> None:
     """Do the searches that are missing, in turns."""
     file = args.results / RESULTS
-    done = {key(row) for row in stored(file) if "found" in row}  # older ones say less
+    done = {key(row) for row in json_lines.read(file) if "found" in row}  # older ones say less
     columns = TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn()
     # Two threads that train one network wait for each other: whatever draws takes its time.
     with Progress(*columns, refresh_per_second=0.5) as progress:
@@ -127,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
             progress.update(bar, description=f"{job[0]}, seed {job[2]}: {job[1]}")
             if job not in done:
                 row = searched(args, *job)
-                append(file, row)
+                json_lines.append(file, row)
                 progress.console.print(_line(row))
             progress.advance(bar)
 
@@ -140,7 +130,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def judged(args: argparse.Namespace, references: dict[str, Reference]) -> list[dict[str, Any]]:
     """The searches asked for, with when each had found what it looked for."""
-    known = {key(row): row for row in stored(args.results / RESULTS) if "found" in row}
+    known = {key(row): row for row in json_lines.read(args.results / RESULTS) if "found" in row}
     rows = []
     for job in jobs(args):
         if job in known:

@@ -177,5 +177,6 @@ SHARE_OF_CAP: Mapping[str, float] = {
     "ours, a process a core": 1 / 4,
     "ours in the plain loop": 1 / 2,
 }
-# With one thread a process, as the layouts say; ours decides for itself.
+# With one thread a process: two such processes train sooner than two threads of one, or than data
+# workers, do. Ours decides for itself.
 ONE_THREAD = ("optuna", "ray", "ours in the plain loop")

@@ -29,7 +29,7 @@ class Judged:
     """One search, measured by its incumbents' scores with the judges' seeds.
 
     Attributes:
-        result: of `transfer_search.search`.
+        result: of `benchmarks.transfer.search.search`.
         scores: the task's random policies.
         best: the best known mean score of the task.
     """
@@ -77,7 +77,7 @@ class Results:
     """All searches of a results' folder.
 
     Args:
-        results: of `transfer_search.search`.
+        results: of `benchmarks.transfer.search.search`.
         best: the best incumbents' confirmed means by task; the pool's own best counts too.
     """
 
