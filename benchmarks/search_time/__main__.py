@@ -2,13 +2,13 @@
 
 On two cores, with the same images, budget of a training, validation split and target accuracy:
 
-* ``optuna``: the loop that people write (`plain.py`), TPE and MedianPruner as they
+* ``optuna``: the usual loop (`benchmarks.search_time.plain`), TPE and MedianPruner as they
   come, two processes of one thread that share the study;
 * ``ray``: the same loop and space as a trainable, OptunaSearch and ASHAScheduler as they come, two
   trials at once, actors reused;
 * ``ours``: `lrbench_hpo.create_study` and `lrbench_hpo.optimize`, with a new LR database that holds
   the published rows;
-* ``ours`` with one part changed: see `methods.py`.
+* ``ours`` with one part changed: see `benchmarks.search_time.methods`.
 
 The methods take turns, seed by seed, each in a process of its own for as long as the cap (ours: a
 quarter of it). Whenever a training has ended that is better than all before it, its policy is
@@ -83,12 +83,12 @@ def searched(args: argparse.Namespace, task: str, method: str, seed: int, cap: f
         env={**os.environ, **threads},
     )
     try:
-        out, said = child.communicate(timeout=cap + _GRACE)
+        out, errors = child.communicate(timeout=cap + _GRACE)
     except BaseException:
         os.killpg(child.pid, signal.SIGKILL)
         raise
     if child.returncode != 0 or not out.strip():
-        raise SystemExit(f"{task}, {method}, seed {seed} failed:\n{said[-3000:]}")
+        raise SystemExit(f"{task}, {method}, seed {seed} failed:\n{errors[-3000:]}")
     row = {"task": task, "method": method, "seed": seed, "cap": cap}
     whole = round(time.monotonic() - started, 1)
     return {**row, **json.loads(out.strip().splitlines()[-1]), "whole": whole}
@@ -141,7 +141,7 @@ def judged(args: argparse.Namespace, references: dict[str, Reference]) -> list[d
     return rows
 
 
-def _told(name: str, known: Reference) -> Reference:
+def _printed(name: str, known: Reference) -> Reference:
     best = LRPolicy.from_dict(known.policies[0]["policy"])
     print(f"{name}: best known {best} with {known.policies[0]['mean']:.4f}, deviation of a seed")
     print(f"  {known.noise:.4f}, target {known.target:.4f}", flush=True)
@@ -169,7 +169,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         references = {
-            name: _told(name, reference(TASKS[name], args.results, args.data))
+            name: _printed(name, reference(TASKS[name], args.results, args.data))
             for name in args.tasks
         }
         if not args.report_only:

@@ -1,4 +1,4 @@
-"""The training loop that people write, and the LR schedules they search with it.
+"""The usual training loop, and the LR schedules that are searched with it.
 
 A Dataset of PIL images with torchvision's transforms, a shuffling DataLoader, torch's own SGD and
 LRScheduler, `loss.item()` at every update, and an evaluation at equal parts of the budget. Network,
@@ -35,7 +35,7 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 def suggest(trial: optuna.Trial) -> None:
-    """What people write: a log-uniform LR, and one of torch's schedules with its parameters."""
+    """The usual space: a log-uniform LR, and one of torch's schedules with its parameters."""
     trial.suggest_float("lr", 1e-5, 1e-1, log=True)
     match trial.suggest_categorical("schedule", list(SCHEDULES)):
         case "step":

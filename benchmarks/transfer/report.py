@@ -18,7 +18,7 @@ from benchmarks.transfer.tasks import TASKS, pool
 CHECKPOINTS = (1, 3, 5, 10, 20, 30)
 NEVER = math.inf
 RESAMPLES = 1_000
-# A search that has only paid for its range test yet has what a random policy is worth.
+# Until its first trial, while it pays for the range test, a search counts as a random policy.
 NOTHING_YET = {"quantile": 0.5, "regret": 1.0}
 
 Measure = Callable[["Judged"], float]

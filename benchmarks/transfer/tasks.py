@@ -40,7 +40,7 @@ Shape = Sequence[int]
 Arrays = tuple[Any, Any]
 
 
-# --- networks: small enough for a fraction of a second, of the kinds that people use --------------
+# --- networks: small enough for a fraction of a second, of the usual kinds --------------
 
 
 def mlp(hidden: Sequence[int], num_classes: int, image_shape: Shape) -> nn.Module:
@@ -226,7 +226,7 @@ TASKS: Mapping[str, TransferTask] = {
 
 
 def search_space(task: TransferTask) -> SearchSpace:
-    """What somebody who knows nothing would search: absolute LRs from 1e-4 to 3."""
+    """A space without prior knowledge: absolute LRs from 1e-4 to 3."""
     return load_space(SPACE_FILE).within(task.budget)
 
 
