@@ -3,7 +3,7 @@
 Fixed cost of a trial, three ways to run the same short trainings (same policies, data, network,
 number of reports), each on a Ray of its own that is started anew for every turn:
 
-* ``plain``: a function trainable as people write it, which loads its data and builds its
+* ``plain``: the usual function trainable, which loads its data and builds its
   `Trainer`; `tune.run` starts a process for each trial.
 * ``plain, reused``: the same with ``reuse_actors=True``.
 * ``lrbench_hpo.train``: with ``reuse_actors=True``, as ``lrbench-hpo tune --ray`` sets it.
@@ -17,7 +17,8 @@ Latency of a suggestion, with 1,000 trials live, after the results of so many ea
 * ``OptunaSearch`` with a define-by-run space of the same conditional parameters, its study empty,
   and with the same results in its study: it refuses ``evaluated_rewards`` for such a space.
 
-Trials are told and asked for in turn, so 1,000 stay live. Methods take turns in both parts.
+A result is reported and a trial suggested in turn, so 1,000 stay live. Methods take turns in both
+parts.
 
     python -m benchmarks.ray trials                          # digits, LeNet
     python -m benchmarks.ray trials --dataset mnist --data DIR
@@ -50,8 +51,6 @@ from lrbench_hpo import LRBenchSearcher, LRPolicy, Run
 from lrbench_hpo.records.tasks import recipe_for, task_for
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_in
-
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else Ray's panels stand between the figures
 
 TASK = ("cifar10", "resnet32", 64_000)  # of the suggestions: no training is done
 REPORTED = ("top1", "iterations_to_best", "loss_difference")
@@ -120,6 +119,7 @@ def seconds_per_trial(trainable: Any, reuse: bool, args: argparse.Namespace) -> 
 
 
 def trials(args: argparse.Namespace) -> None:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # else Ray's panels stand between the figures
     ways = {
         "plain": (plain, False),
         "plain, reused": (plain, True),
@@ -182,7 +182,7 @@ def optuna_search(settings: StudySettings, study: optuna.Study | None) -> Optuna
 
 
 class Driver:
-    """Asks and tells a searcher as Ray does, and keeps so many trials live."""
+    """Calls a searcher as Ray does, and keeps so many trials live."""
 
     def __init__(self, searcher: Searcher, live: int) -> None:
         self.searcher = searcher

@@ -1,4 +1,4 @@
-"""Iterations per second of the trainer against the training loop that people write.
+"""Iterations per second of the trainer against the usual training loop.
 
 What is measured, per network, with the same weights, batch size and optimizer settings on the same
 images:
@@ -70,7 +70,7 @@ class Pictures(Dataset[tuple[Any, int]]):
 
 
 class PlainLoop:
-    """The loop that people write."""
+    """The usual training loop."""
 
     def __init__(self, data: ImageData, model: str, recipe: Recipe, workers: int) -> None:
         self.model = build_model(model, data.num_classes, data.image_shape)

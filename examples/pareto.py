@@ -10,7 +10,7 @@ study = lrbench_hpo.create_study(
 )
 study.optimize(lrbench_hpo.Objective("digits", "mlp"), n_trials=8)
 
-print("nobody beats these in all three:")
+print("no trial beats these in all three:")
 for trial in study.best_trials:
     top1, iterations, difference = trial.values
     policy = lrbench_hpo.LRPolicy.from_dict(trial.user_attrs["policy"])

@@ -2,13 +2,13 @@
 
 On two cores, with the same images, budget of a training, validation split and target accuracy:
 
-* ``optuna``: the loop that people write (`plain.py`), TPE and MedianPruner as they
+* ``optuna``: the usual loop (`benchmarks.search_time.plain`), TPE and MedianPruner as they
   come, two processes of one thread that share the study;
 * ``ray``: the same loop and space as a trainable, OptunaSearch and ASHAScheduler as they come, two
   trials at once, actors reused;
 * ``ours``: `lrbench_hpo.create_study` and `lrbench_hpo.optimize`, with a new LR database that holds
   the published rows;
-* ``ours`` with one part changed: see `methods.py`.
+* ``ours`` with one part changed: see `benchmarks.search_time.methods`.
 
 The methods take turns, seed by seed, each in a process of its own for as long as the cap (ours: a
 quarter of it). Whenever a training has ended that is better than all before it, its policy is
@@ -38,22 +38,12 @@ from typing import Any
 import optuna
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from benchmarks import json_lines
 from benchmarks.search_time.jobs import Job
 from benchmarks.search_time.judge import Judge
-from benchmarks.search_time.methods import (
-    MAIN,
-    METHODS,
-    ONE_THREAD,
-    SHARE_OF_CAP,
-)
+from benchmarks.search_time.methods import MAIN, METHODS, ONE_THREAD, SHARE_OF_CAP
 from benchmarks.search_time.report import report
-from benchmarks.search_time.tasks import (
-    TASKS,
-    Reference,
-    append,
-    reference,
-    stored,
-)
+from benchmarks.search_time.tasks import TASKS, Reference, reference
 from lrbench_hpo import LRPolicy
 
 RESULTS = "searches.jsonl"
@@ -93,12 +83,12 @@ def searched(args: argparse.Namespace, task: str, method: str, seed: int, cap: f
         env={**os.environ, **threads},
     )
     try:
-        out, said = child.communicate(timeout=cap + _GRACE)
+        out, errors = child.communicate(timeout=cap + _GRACE)
     except BaseException:
         os.killpg(child.pid, signal.SIGKILL)
         raise
     if child.returncode != 0 or not out.strip():
-        raise SystemExit(f"{task}, {method}, seed {seed} failed:\n{said[-3000:]}")
+        raise SystemExit(f"{task}, {method}, seed {seed} failed:\n{errors[-3000:]}")
     row = {"task": task, "method": method, "seed": seed, "cap": cap}
     whole = round(time.monotonic() - started, 1)
     return {**row, **json.loads(out.strip().splitlines()[-1]), "whole": whole}
@@ -118,7 +108,7 @@ def jobs(args: argparse.Namespace) -> list[Key]:
 def run(args: argparse.Namespace) -> None:
     """Do the searches that are missing, in turns."""
     file = args.results / RESULTS
-    done = {key(row) for row in stored(file) if "found" in row}  # older ones say less
+    done = {key(row) for row in json_lines.read(file) if "found" in row}  # older ones say less
     columns = TextColumn("{task.description:40.40}"), BarColumn(), MofNCompleteColumn()
     # Two threads that train one network wait for each other: whatever draws takes its time.
     with Progress(*columns, refresh_per_second=0.5) as progress:
@@ -127,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
             progress.update(bar, description=f"{job[0]}, seed {job[2]}: {job[1]}")
             if job not in done:
                 row = searched(args, *job)
-                append(file, row)
+                json_lines.append(file, row)
                 progress.console.print(_line(row))
             progress.advance(bar)
 
@@ -140,7 +130,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def judged(args: argparse.Namespace, references: dict[str, Reference]) -> list[dict[str, Any]]:
     """The searches asked for, with when each had found what it looked for."""
-    known = {key(row): row for row in stored(args.results / RESULTS) if "found" in row}
+    known = {key(row): row for row in json_lines.read(args.results / RESULTS) if "found" in row}
     rows = []
     for job in jobs(args):
         if job in known:
@@ -151,7 +141,7 @@ def judged(args: argparse.Namespace, references: dict[str, Reference]) -> list[d
     return rows
 
 
-def _told(name: str, known: Reference) -> Reference:
+def _printed(name: str, known: Reference) -> Reference:
     best = LRPolicy.from_dict(known.policies[0]["policy"])
     print(f"{name}: best known {best} with {known.policies[0]['mean']:.4f}, deviation of a seed")
     print(f"  {known.noise:.4f}, target {known.target:.4f}", flush=True)
@@ -179,7 +169,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         references = {
-            name: _told(name, reference(TASKS[name], args.results, args.data))
+            name: _printed(name, reference(TASKS[name], args.results, args.data))
             for name in args.tasks
         }
         if not args.report_only:

@@ -17,7 +17,7 @@ from lrbench_hpo.training import ImageData
 
 @dataclass(frozen=True)
 class Job:
-    """One search: what it tunes, and when it is broken off."""
+    """One search: what it tunes, and when it is stopped."""
 
     task: SearchTask
     data: ImageData

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from benchmarks import json_lines
 from benchmarks.search_time.plain import SCHEDULES
-from benchmarks.search_time.tasks import EVALUATIONS, SEEDS, SearchTask, append, stored
+from benchmarks.search_time.tasks import EVALUATIONS, SEEDS, SearchTask
 from lrbench_hpo import LRPolicy
 
 # So many of a seed's deviations below the best of its own search, or below the target: not near it.
@@ -51,7 +52,9 @@ class Judge:
     def __init__(self, task: SearchTask, folder: Path, tell: Callable[[str], None] = print) -> None:
         self._task, self._tell = task, tell
         self._file = folder / f"judged-{task.name}.jsonl"
-        self._known = {(row["policy"], row["seed"]): row["top1"] for row in stored(self._file)}
+        self._known = {
+            (row["policy"], row["seed"]): row["top1"] for row in json_lines.read(self._file)
+        }
         self._trainer = cache(lambda: task.trainer(task.data(folder)))
 
     def reaches(self, policy: Mapping[str, Any], target: float, noise: float) -> bool:
@@ -68,7 +71,8 @@ class Judge:
         for seed in SEEDS:
             if (key, seed) not in self._known:
                 top1 = self._known[key, seed] = self._train(policy, rates, seed)
-                append(self._file, {"policy": key, "seed": seed, "top1": top1, "is": dict(policy)})
+                row = {"policy": key, "seed": seed, "top1": top1, "is": dict(policy)}
+                json_lines.append(self._file, row)
                 self._tell(f"{self._task.name}, seed {seed}: {top1:.4f} by {dict(policy)}")
             found.append(self._known[key, seed])
             if statistics.fmean(found) < target - _HOPELESS * noise:

@@ -124,7 +124,7 @@ def _cold(study: optuna.Study, seed: int) -> optuna.Study:
 
 
 def plain_ours_search(job: Job) -> dict[str, Any]:
-    """Our prior, sampler and pruner around the loop that people write: no trainer of ours."""
+    """Our prior, sampler and pruner around the usual loop: no trainer of ours."""
     setup = PlainSetup.of(job.task, job.data)
     database = fresh_database(job)
 
@@ -169,7 +169,7 @@ METHODS: Mapping[str, Callable[[Job], dict[str, Any]]] = {
     "ours, a process a core": lambda job: ours_search(job, processes=CORES),
     "ours in the plain loop": plain_ours_search,
 }
-# Ours are broken off sooner: they have nothing to prove by lasting long.
+# Ours are stopped sooner, as they usually reach the target early.
 SHARE_OF_CAP: Mapping[str, float] = {
     "ours": 1 / 4,
     "ours, measured runs known": 1 / 4,
@@ -177,5 +177,6 @@ SHARE_OF_CAP: Mapping[str, float] = {
     "ours, a process a core": 1 / 4,
     "ours in the plain loop": 1 / 2,
 }
-# With one thread a process, as the layouts say; ours decides for itself.
+# With one thread a process: two such processes train sooner than two threads of one, or than data
+# workers, do. Ours decides for itself.
 ONE_THREAD = ("optuna", "ray", "ours in the plain loop")

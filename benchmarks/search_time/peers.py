@@ -1,4 +1,4 @@
-"""Optuna and Ray Tune around the loop that people write."""
+"""Optuna and Ray Tune around the usual training loop."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def by_processes(
 ) -> dict[str, Any]:
     """Forked workers, which hold the images and modules already, as scripts started by hand do."""
     fork = multiprocessing.get_context("fork")
-    told, over = fork.Queue(), fork.Event()
+    reports, over = fork.Queue(), fork.Event()
     with tempfile.TemporaryDirectory() as folder:
         journal = str(Path(folder, "journal"))
 
@@ -78,13 +78,13 @@ def by_processes(
             study = open_study(optuna.storages.JournalStorage(backend), number)
 
             def seen(iterations: int) -> bool:
-                told.put((iterations, None))
+                reports.put((iterations, None))
                 return over.is_set()
 
             def ended(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
                 if trial.state.name == "COMPLETE":
                     policy = trial.user_attrs.get("policy", trial.params)
-                    told.put((0, (trial.value, policy, time.time())))
+                    reports.put((0, (trial.value, policy, time.time())))
                 if over.is_set() or len(study.get_trials(deepcopy=False)) >= job.trials:
                     study.stop()
 
@@ -97,8 +97,8 @@ def by_processes(
         alive = True
         while alive and not watch.over:
             alive = any(worker.is_alive() for worker in workers)  # before the last look
-            while not told.empty():
-                iterations, found = told.get()
+            while not reports.empty():
+                iterations, found = reports.get()
                 watch.iterations += iterations
                 if found is not None:
                     watch.ended(*found)
@@ -144,7 +144,7 @@ def ray_search(job: Job) -> dict[str, Any]:
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    # Ray's workers are polite by default, and would lose every second core to somebody else's job.
+    # Ray's workers run at niceness 15 by default, and would give their cores to any other job.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     setup = PlainSetup.of(job.task, job.data)
     root = str(Path(__file__).resolve().parents[2])

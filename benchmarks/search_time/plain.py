@@ -1,4 +1,4 @@
-"""The training loop that people write, and the LR schedules they search with it.
+"""The usual training loop, and the LR schedules that are searched with it.
 
 A Dataset of PIL images with torchvision's transforms, a shuffling DataLoader, torch's own SGD and
 LRScheduler, `loss.item()` at every update, and an evaluation at equal parts of the budget. Network,
@@ -8,7 +8,6 @@ reaches the same accuracy in both.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ from typing import Any
 
 import optuna
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from benchmarks.search_time.tasks import EVALUATIONS, SearchTask
 from benchmarks.training import Pictures, plain_groups, plain_transform
-from lrbench_hpo import LRPolicy
 from lrbench_hpo.records.tasks import Recipe
 from lrbench_hpo.training import ImageData, build_model
 from lrbench_hpo.training.randomness import Stream, stream_seed
@@ -37,7 +35,7 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 def suggest(trial: optuna.Trial) -> None:
-    """What people write: a log-uniform LR, and one of torch's schedules with its parameters."""
+    """The usual space: a log-uniform LR, and one of torch's schedules with its parameters."""
     trial.suggest_float("lr", 1e-5, 1e-1, log=True)
     match trial.suggest_categorical("schedule", list(SCHEDULES)):
         case "step":
@@ -109,14 +107,17 @@ class PlainSetup:
     iterations: int
     train: Pictures
     validation: Pictures
-    evaluations: int = EVALUATIONS
 
     @classmethod
     def of(cls, task: SearchTask, data: ImageData) -> PlainSetup:
         recipe = task.recipe
         transform = plain_transform(data, recipe)
         return cls(
-            *(task.model, data.image_shape, data.num_classes, recipe, task.iterations),
+            task.model,
+            data.image_shape,
+            data.num_classes,
+            recipe,
+            task.iterations,
             train=Pictures(data.train, transform),
             validation=Pictures(data.validation, transform),
         )
@@ -125,17 +126,11 @@ class PlainSetup:
         """The schedule of a configuration that `suggest` drew."""
         return lambda optimizer: SCHEDULES[config["schedule"]](optimizer, config, self.iterations)
 
-    def shortened(self, share: float) -> PlainSetup:
-        """The same with a part of the budget, and as many evaluations an iteration."""
-        evaluations = max(1, round(share * self.evaluations))
-        iterations = self.iterations * evaluations // self.evaluations
-        return dataclasses.replace(self, iterations=iterations, evaluations=evaluations)
-
     @property
     def points(self) -> tuple[int, ...]:
         """Iterations to evaluate after: equal parts of the budget."""
-        parts = range(1, self.evaluations + 1)
-        return tuple(math.ceil(self.iterations * part / self.evaluations) for part in parts)
+        parts = range(1, EVALUATIONS + 1)
+        return tuple(math.ceil(self.iterations * part / EVALUATIONS) for part in parts)
 
 
 def train(
@@ -144,7 +139,6 @@ def train(
     schedule: SchedulerFactory,
     points: Sequence[int],
     seed: int,
-    workers: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Train once; iteration and validation Top-1 at each evaluation, until the loss is not finite.
 
@@ -154,7 +148,6 @@ def train(
         schedule: makes the scheduler, which is stepped every iteration.
         points: iterations to evaluate after; the last ends the training.
         seed: of initial weights (as the package's trainer draws them) and data order.
-        workers: processes of the training DataLoader.
     """
     init = stream_seed(seed, Stream.INIT)
     model = build_model(setup.model, setup.num_classes, setup.image_shape, init)
@@ -165,9 +158,7 @@ def train(
         groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.optimizer == "nesterov"
     )
     scheduler = schedule(optimizer)
-    loader = DataLoader(
-        setup.train, recipe.batch_size, shuffle=True, drop_last=True, num_workers=workers
-    )
+    loader = DataLoader(setup.train, recipe.batch_size, shuffle=True, drop_last=True)
     batches = _endless(loader)
     done, running_loss = 0, 0.0
     for point in points:
@@ -188,12 +179,6 @@ def train(
 def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
     while True:
         yield from loader
-
-
-def top1_of(setup: PlainSetup, policy: LRPolicy, seed: int) -> float:
-    """The highest Top-1 of a training with one of our policies, evaluated as our trainer does."""
-    points = policy.evaluation_points(setup.iterations, EVALUATIONS)
-    return max(top1 for _, top1 in train(setup, 1.0, policy.torch_scheduler, points, seed))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The tables of the search-time benchmark; a search that was broken off lasts from its cap up."""
+"""The tables of the search-time benchmark; one stopped at its cap lasts at least that long."""
 
 from __future__ import annotations
 

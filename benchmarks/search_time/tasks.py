@@ -11,8 +11,6 @@ over these policies), times `NOISE`.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import optuna
 import torch
 
 import lrbench_hpo
+from benchmarks import json_lines
 from lrbench_hpo import LRPolicy
 from lrbench_hpo.exchange.shipped import import_measured
 from lrbench_hpo.policies.coordinates import Scale
@@ -152,7 +151,7 @@ def reference(
 ) -> Reference:
     """Measure the reference, or what is missing of it; every training is kept as it ends."""
     file = folder / f"reference-{task.name}.jsonl"
-    done = {(row["policy"], row["seed"]): row["top1"] for row in stored(file)}
+    done = {(row["policy"], row["seed"]): row["top1"] for row in json_lines.read(file)}
     trainer = cache(lambda: task.trainer(task.data(folder, root)))
 
     def top1(policy: LRPolicy, seed: int) -> float:
@@ -160,32 +159,11 @@ def reference(
         if key not in done:
             run = trainer().train(policy, task.iterations, seed=seed).run
             done[key] = float(run.metrics["top1"] or 0.0)
-            append(file, {"policy": key[0], "seed": seed, "top1": done[key], "is": str(policy)})
+            json_lines.append(
+                file, {"policy": key[0], "seed": seed, "top1": done[key], "is": str(policy)}
+            )
             tell(f"{task.name} reference {len(done)}: {policy} seed {seed}: {done[key]:.4f}")
         return float(done[key])
 
     first = sorted(candidates(task), key=lambda policy: -top1(policy, 0))
     return Reference.of([(p, [top1(p, seed) for seed in SEEDS]) for p in first[:RETRAINED]])
-
-
-# --- JSON lines -----------------------------------------------------------------------------------
-
-
-def stored(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; a line that a kill cut short is none."""
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
-def append(file: Path, row: Any) -> None:
-    """Add a row; the line starts anew, even where a kill cut the one before."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if dataclasses.is_dataclass(row) and not isinstance(row, type):
-        row = dataclasses.asdict(row)
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write("\n" + json.dumps(row))

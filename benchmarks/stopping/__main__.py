@@ -1,62 +1,33 @@
 """How often early stopping kills the winner, and what it saves.
 
-Searches are replayed from measured learning curves (`curves.py`) in many random orders,
-under `StoppingRule` and under Optuna's own pruners. The rule's weights are learnt from the other
-tasks each time. "And better": with other seeds too it is better than the best that was left.
+Searches are replayed in many random orders from measured learning curves
+(`benchmarks.stopping.curves`), under `StoppingRule` and under Optuna's own pruners. The rule's
+weights are learnt from the other tasks each time. "And better": with other seeds, too, the winner
+is better than the best trial that was left.
 
     python -m benchmarks.stopping.curves --results FOLDER     # 9 minutes of one core
     python -m benchmarks.stopping --results FOLDER            # 10 minutes
     python -m benchmarks.stopping --results FOLDER --width 8 --together --only ours
-    python -m benchmarks.stopping --results FOLDER --weights  # those of the package
+    python -m benchmarks.stopping.learn --results FOLDER      # the weights of the package
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.pruners import (
-    HyperbandPruner,
-    PercentilePruner,
-    SuccessiveHalvingPruner,
-)
+from optuna.pruners import HyperbandPruner, PercentilePruner, SuccessiveHalvingPruner
 
-from benchmarks.stopping.replay import (
-    Judge,
-    MakeJudge,
-    Ours,
-    Peer,
-    Pool,
-    replay,
-)
-from lrbench_hpo.study.stopping import StoppingRule, learn
-from lrbench_hpo.study.stopping.chance import Weights
-from lrbench_hpo.study.stopping.signs import NAMES, OF_OTHERS
+from benchmarks.stopping.learn import pools, weights
+from benchmarks.stopping.replay import Judge, MakeJudge, Ours, Peer, Pool, replay
+from lrbench_hpo.study.stopping import StoppingRule
+from lrbench_hpo.study.stopping.signs import OF_OTHERS
 
 LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0, 1.5, 2.5)
-
-
-@cache
-def _pools(folder: Path) -> Mapping[str, Pool]:
-    names = sorted(file.stem for file in folder.glob("*.jsonl"))
-    return {name: Pool.of(folder, name) for name in names}
-
-
-@cache
-def weights(
-    folder: Path, left_out: str | None = None, unused: tuple[str, ...] = (), looks: str = "minima"
-) -> Weights:
-    """Weights learnt from all tasks but one, with those of some signs kept at 0."""
-    tasks = [
-        [curve.observed[looks][-1] for curve in pool.curves if curve.diverged_at is None]
-        for name, pool in _pools(folder).items()
-        if name != left_out
-    ]
-    return learn(tasks, unused=unused)
 
 
 def ours(
@@ -79,14 +50,14 @@ def peer(make_pruner: Callable[[], optuna.pruners.BasePruner], looks: str) -> Ma
 def methods(folder: Path) -> dict[str, list[tuple[str, MakeJudge]]]:
     """Rules by name, each with settings that save less or more."""
     rows: dict[str, list[tuple[str, MakeJudge]]] = {}
-    for said, unused, looks in (
+    for title, unused, looks in (
         ("ours, LR minima", (), "minima"),
         ("ours without others at the same share", OF_OTHERS, "minima"),
         ("ours, equal steps", (), "tenths"),
         ("ours, minima near equal steps", (), "near"),
     ):
-        rows[said] = [(f"level {x:g}", ours(folder, x, unused, looks)) for x in LEVELS]
-    for where, looks in (("LR minima", "minima"), ("equal steps", "tenths")):
+        rows[title] = [(f"level {x:g}", ours(folder, x, unused, looks)) for x in LEVELS]
+    for place, looks in (("LR minima", "minima"), ("equal steps", "tenths")):
         percentiles = [
             (f"{q} %, {n} first", partial(PercentilePruner, q, n_startup_trials=n))
             for q, n in ((50, 5), (50, 2), (25, 2), (10, 2), (5, 2))
@@ -110,12 +81,12 @@ def methods(folder: Path) -> dict[str, list[tuple[str, MakeJudge]]]:
             ("SuccessiveHalving", halvings),
             ("Hyperband", bands),
         ):
-            rows[f"{title}, {where}"] = [(s, peer(p, looks)) for s, p in settings]
+            rows[f"{title}, {place}"] = [(s, peer(p, looks)) for s, p in settings]
     return rows
 
 
 def measured(
-    pools: Mapping[str, Pool],
+    tasks: Mapping[str, Pool],
     make: MakeJudge,
     mix: str,
     trials: int,
@@ -125,7 +96,7 @@ def measured(
 ) -> tuple[float, ...]:
     """Share of iterations; winner killed, a better one killed, all tied killed; mean regret."""
     found = []
-    for name, pool in pools.items():
+    for name, pool in tasks.items():
         for seed in range(orders):
             end = replay(pool.order(trials, seed, mix), make(name, pool), width, together=together)
             found.append((end.share, end.killed, end.better, end.regret > pool.tie, end.regret))
@@ -143,26 +114,19 @@ def main() -> None:
     )
     parser.add_argument("--mix", choices=("random", "good"), default="random")
     parser.add_argument("--only", default="", help="methods whose names hold this")
-    parser.add_argument("--weights", action="store_true", help="print the weights of all tasks")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    pools = _pools(args.results)
-    if args.weights:
-        for looks in ("minima", "tenths"):
-            print(looks)
-            for name, weight in zip(NAMES, weights(args.results, looks=looks), strict=True):
-                print(f'    "{name}": {weight:g},')
-        return
+    known = pools(args.results)
     print("| rule | setting | share | winner killed | and better | all tied killed | regret |")
     print("|---|---|---|---|---|---|---|")
     for title, settings in methods(args.results).items():
         if args.only in title:
-            for said, make in settings:
+            for setting, make in settings:
                 share, killed, better, tied, regret = measured(
-                    pools, make, args.mix, args.trials, args.width, args.orders, args.together
+                    known, make, args.mix, args.trials, args.width, args.orders, args.together
                 )
                 row = f"{share:.3f} | {killed:.1%} | {better:.1%} | {tied:.1%} | {regret:.4f}"
-                print(f"| {title} | {said} | {row} |", flush=True)
+                print(f"| {title} | {setting} | {row} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Learning curves for the stopping benchmark: what random policies reach while they train.
 
-The policies are the first of the transfer benchmark's (`transfer/pool.py`), on the same small
-tasks; here each is evaluated at its LR minima and at each tenth of the budget. The best ones are
-trained with more seeds, which tells how far a score is luck.
+The policies are the first of the transfer benchmark's (`benchmarks.transfer.pool`), on the same
+small tasks; here each is evaluated at its LR minima and at each tenth of the budget. The best ones
+are trained with more seeds, which shows how far a score is luck.
 
     python -m benchmarks.stopping.curves --results FOLDER        # goes on where it was stopped
 """
@@ -10,7 +10,6 @@ trained with more seeds, which tells how far a score is luck.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import optuna
 import torch
 
+from benchmarks import json_lines
 from benchmarks.transfer.pool import random_policies
 from benchmarks.transfer.tasks import TASKS
 from lrbench_hpo.policies import LRPolicy
@@ -33,7 +33,7 @@ EVALUATIONS = 10
 
 
 def tenths(budget: int) -> tuple[int, ...]:
-    """The iterations that people report at who do not look at the policy."""
+    """Equal tenths of the budget, where a program reports that does not look at the policy."""
     return tuple(math.ceil(budget * part / EVALUATIONS) for part in range(1, EVALUATIONS + 1))
 
 
@@ -59,17 +59,14 @@ def train(name: str, policy: LRPolicy, seed: int) -> Run:
 def measure(name: str, folder: Path, policies: int = POLICIES) -> None:
     """Add what is missing to a task's file."""
     file = folder / f"{name}.jsonl"
-    known = read(folder, name)
-    file.write_text("".join(json.dumps(run.to_dict()) + "\n" for run in known), encoding="utf-8")
-    done = {(run.policy.fingerprint, run.seed): run for run in known}
+    done = {(run.policy.fingerprint, run.seed): run for run in read(folder, name)}
 
     def trained(jobs: Sequence[tuple[LRPolicy, int]]) -> list[Run]:
         for policy, seed in jobs:
             key = policy.fingerprint, seed
             if key not in done:
                 done[key] = train(name, policy, seed)
-                with file.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(done[key].to_dict()) + "\n")
+                json_lines.append(file, done[key].to_dict())
                 print(f"\r{name}: {len(done)} runs ", end="", file=sys.stderr, flush=True)
         return [done[policy.fingerprint, seed] for policy, seed in jobs]
 
@@ -80,13 +77,8 @@ def measure(name: str, folder: Path, policies: int = POLICIES) -> None:
 
 
 def read(folder: Path, name: str) -> list[Run]:
-    """The runs in a task's file; a line that was cut off is left out."""
-    file = folder / f"{name}.jsonl"
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]
-    return [Run.from_dict(json.loads(line)) for line in whole]
+    """The runs in a task's file."""
+    return [Run.from_dict(row) for row in json_lines.read(folder / f"{name}.jsonl")]
 
 
 def main() -> None:

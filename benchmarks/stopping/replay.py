@@ -54,7 +54,7 @@ class Curve:
         return WORST_SCORE if self.diverged_at is not None else self.minima[-1][1]
 
     def points(self, looks: str) -> Points:
-        """The evaluations that a rule is told: one of `LOOKS`."""
+        """The evaluations that a rule is shown: one of `LOOKS`."""
         return dict(zip(LOOKS, (self.minima, self.tenths, self.near), strict=True))[looks]
 
     @cached_property
@@ -145,7 +145,7 @@ class Pool:
 
     @property
     def tie(self) -> float:
-        """Up to which difference two single scores cannot be told apart (95 %)."""
+        """The difference up to which two single scores are tied (95 %)."""
         return student_t95(math.inf) * self.seed_noise * math.sqrt(2)
 
     def order(self, trials: int, seed: int, mix: str) -> list[Curve]:
@@ -167,7 +167,7 @@ class Judge(Protocol):
         """A trial begins."""
 
     def points(self, curve: Curve) -> Points:
-        """What the rule is told, and when."""
+        """The evaluations that the rule is shown."""
 
     def sees(self, number: int, place: int) -> None:
         """The trial is evaluated at its n-th point."""

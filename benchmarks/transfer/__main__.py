@@ -24,28 +24,23 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import contextlib
 import json
 import multiprocessing
-import signal
 import time
-import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import optuna
-
-from benchmarks.transfer import methods as methods
+from benchmarks import json_lines
+from benchmarks.transfer import methods
 from benchmarks.transfer.report import Results, plot, tables
-from benchmarks.transfer.search import best_known, search
+from benchmarks.transfer.search import Job, best_known, search, start_worker
 from benchmarks.transfer.tasks import TASKS
 
 CHEAP = [name for name, task in TASKS.items() if task.cheap]
 SEEDS = {True: 10, False: 3}  # on cheap tasks, and on the others
 RESULTS, BEST = "results.jsonl", "best_known.json"
 DEFAULT_FOLDER = Path("transfer_results")
-
-Job = tuple[str, str, int]  # method, task, seed
 
 
 def planned(args: argparse.Namespace) -> list[Job]:
@@ -64,25 +59,9 @@ def planned(args: argparse.Namespace) -> list[Job]:
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:
-    """The finished searches, the last of each kind; a line that a kill cut short is none."""
-    file = folder / RESULTS
-    results: dict[Job, dict[str, Any]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            found = json.loads(line)
-            results[found["method"], found["task"], found["seed"]] = found
-    return list(results.values())
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-
-
-def _work(job: tuple[Job, Path]) -> dict[str, Any]:
-    (method, name, seed), folder = job
-    return search(method, name, seed, folder)
+    """The finished searches, the last of each kind."""
+    rows = json_lines.read(folder / RESULTS)
+    return list({(row["method"], row["task"], row["seed"]): row for row in rows}.values())
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,12 +70,10 @@ def run(args: argparse.Namespace) -> None:
     done = {(r["method"], r["task"], r["seed"]) for r in stored(args.out)}
     jobs = [job for job in planned(args) if args.force or job not in done]
     started = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(args.workers, _start_worker) as workers:
-        arriving = workers.imap_unordered(_work, [(job, args.out) for job in jobs])
+    with multiprocessing.get_context("spawn").Pool(args.workers, start_worker) as workers:
+        arriving = workers.imap_unordered(partial(search, folder=args.out), jobs)
         for number, result in enumerate(arriving, start=1):
-            # The line starts anew, even where a kill cut the one before.
-            with (args.out / RESULTS).open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps(result))
+            json_lines.append(args.out / RESULTS, result)
             left = (time.monotonic() - started) / number * (len(jobs) - number) / 60
             line = f"{number} of {len(jobs)}, {left:.0f} min left: {result['method']}"
             print(f"\r{line:60.60}", end="", file=sys.stderr, flush=True)

@@ -196,7 +196,7 @@ def _ours(source: Table, target: Table, seed: int) -> Search:
         width=WIDTH,
         amplitude=AMPLITUDE,
     )
-    told = np.array([middle + process.mean(points - shift * along) for shift in decades])
+    predictions = np.array([middle + process.mean(points - shift * along) for shift in decades])
 
     def propose(measured: Sequence[tuple[int, float]]) -> int:
         rows = [row for row, _ in measured]
@@ -204,7 +204,11 @@ def _ours(source: Table, target: Table, seed: int) -> Search:
         known = top1[np.isfinite(top1)]
         values = log_regret(top1, float(known.max()) if known.size else 0.0, surface.unit)
         values -= np.isnan(top1)
-        opinion = experts.mixture(told, np.zeros_like(told), experts.weights(told[:, rows], values))
+        opinion = experts.mixture(
+            predictions,
+            np.zeros_like(predictions),
+            experts.weights(predictions[:, rows], values),
+        )
         gain = np.exp(opinion.mean)
         if rows:
             own = OwnResults.fitted(points[rows], values, np.zeros(len(rows)), opinion.mean[rows])

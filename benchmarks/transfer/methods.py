@@ -51,7 +51,7 @@ class Held:
 
     Attributes:
         name: the task's name in `TASKS`.
-        pools: the runs of other tasks, as told; with a twist they are not the truth.
+        pools: the runs of other tasks; changed from what was measured if there is a twist.
     """
 
     name: str
@@ -124,7 +124,7 @@ def held_out(name: str, twist: str) -> Held:
 
 @cache
 def _database(name: str, twist: str) -> Database:
-    """The LR database of somebody who has those pools: in memory, beside the published rows."""
+    """An LR database in memory with those pools, beside the published rows."""
     database = connect("sqlite://")
     for runs in held_out(name, twist).pools.values():
         database.add(*runs)
@@ -271,7 +271,7 @@ def _ours(
     without: Sequence[str] = (),
     sampler: Callable[..., optuna.samplers.BaseSampler] | None = None,
 ) -> Search:
-    """`lrbench_hpo.create_study` as anybody calls it, on a database with the other tasks' runs."""
+    """`lrbench_hpo.create_study`, on a database with the other tasks' runs."""
     _take_out(without)
     options: dict[str, Any] = {"sampler": None if sampler is None else sampler(seed=seed)}
     task = held.task

@@ -52,9 +52,9 @@ def best_points(pools: Mapping[str, Sequence[Run]], count: int = 1) -> list[Poin
 def portfolio(pools: Mapping[str, Sequence[Run]]) -> tuple[Point, ...]:
     """A zero-shot portfolio (Winkelmolen et al. 2020, arXiv 2010.08018), as syne-tune makes it.
 
-    A forest a task tells what was not measured there. Greedily, the point joins that lowers the
-    mean over the tasks of the best member's regret most; a regret is a share of the distance from
-    the best to the median.
+    A random forest for each task predicts what was not measured there. Greedily, the point joins
+    that lowers the mean over the tasks of the best member's regret most; a regret is a share of the
+    distance from the best to the median.
     """
     from sklearn.ensemble import RandomForestRegressor  # takes a second to load
 
@@ -68,10 +68,10 @@ def portfolio(pools: Mapping[str, Sequence[Run]]) -> tuple[Point, ...]:
         here = slice(start, start + len(points))
         start += len(points)
         forest = RandomForestRegressor(n_estimators=100, min_samples_leaf=2, random_state=0)
-        told = forest.fit(features[here], scores).predict(features)
-        told[here] = scores
+        predicted = forest.fit(features[here], scores).predict(features)
+        predicted[here] = scores
         best, middle = scores.max(), float(np.median(scores))
-        regrets.append(np.clip((best - told) / max(best - middle, 1e-9), 0, 1))
+        regrets.append(np.clip((best - predicted) / max(best - middle, 1e-9), 0, 1))
     table = np.array(regrets)  # tasks x candidates
     reached, chosen = np.ones(len(table)), list[int]()
     for _ in range(PORTFOLIO_SIZE):

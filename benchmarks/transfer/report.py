@@ -18,7 +18,7 @@ from benchmarks.transfer.tasks import TASKS, pool
 CHECKPOINTS = (1, 3, 5, 10, 20, 30)
 NEVER = math.inf
 RESAMPLES = 1_000
-# A search that has only paid for its range test yet has what a random policy is worth.
+# Until its first trial, while it pays for the range test, a search counts as a random policy.
 NOTHING_YET = {"quantile": 0.5, "regret": 1.0}
 
 Measure = Callable[["Judged"], float]
@@ -29,7 +29,7 @@ class Judged:
     """One search, measured by its incumbents' scores with the judges' seeds.
 
     Attributes:
-        result: of `transfer_search.search`.
+        result: of `benchmarks.transfer.search.search`.
         scores: the task's random policies.
         best: the best known mean score of the task.
     """
@@ -77,7 +77,7 @@ class Results:
     """All searches of a results' folder.
 
     Args:
-        results: of `transfer_search.search`.
+        results: of `benchmarks.transfer.search.search`.
         best: the best incumbents' confirmed means by task; the pool's own best counts too.
     """
 

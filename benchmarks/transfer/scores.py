@@ -6,9 +6,9 @@ with seeds that no search trains with, and so are the random policies it is comp
 same two seeds for all, because some seeds are better for every policy: on digits-mlp-sgd the good
 ones reach 0.954 with one pair and 0.950 with another.
 
-How good the best is, is told by four more seeds, as the judges' are lucky for it too; what these
-seeds are worth beside the judges' is measured on policies that neither chose, the best 16 at
-seed 0.
+The best policy's score is the mean over four more seeds, as the judges' seeds are lucky for it too.
+How far these seeds differ from the judges' is measured on policies that neither chose, the best 16
+at seed 0.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class PoolScores:
         return (best - value) / (best - self.median)
 
     def tie_margin(self, seeds: int = len(JUDGES), best_seeds: int = len(CONFIRMING)) -> float:
-        """Up to which difference of means a policy cannot be told from the best (95 %)."""
+        """The difference of means up to which a policy is tied with the best (95 %)."""
         return student_t95(math.inf) * self.noise * math.sqrt(1 / seeds + 1 / best_seeds)
 
 

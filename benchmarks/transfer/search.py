@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import statistics
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import optuna
 
 from benchmarks.transfer.methods import SEED_OFFSET, start
 from benchmarks.transfer.scores import CONFIRMING, JUDGES
@@ -19,6 +23,8 @@ from lrbench_hpo.records.score import score_run
 from lrbench_hpo.study import results as outcomes
 
 TRIALS = 30
+
+Job = tuple[str, str, int]  # method, task, seed
 
 
 class Trainings:
@@ -43,7 +49,7 @@ class Trainings:
         self._file.close()
 
     def run(self, name: str, policy: LRPolicy, seed: int) -> Run:
-        """The run of a policy on a task: remembered, or trained now."""
+        """The run of a policy on a task: stored, or trained now."""
         key = (name, policy.fingerprint, seed)
         query = "SELECT run FROM trainings WHERE task = ? AND policy = ? AND seed = ?"
         if (row := self._file.execute(query, key).fetchone()) is not None:
@@ -59,8 +65,16 @@ class Trainings:
         return statistics.fmean(score_run(self.run(name, policy, seed)) for seed in seeds)
 
 
-def search(method: str, name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Search once, judge every incumbent, and tell what the report needs, in JSON types."""
+def start_worker() -> None:
+    """Prepare a process of the pool: Ctrl-C is for the main process, and warnings are known."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+def search(job: Job, folder: Path) -> dict[str, Any]:
+    """Search once and judge every incumbent; return what the report needs, in JSON types."""
+    method, name, seed = job
     with Trainings(folder) as trainings:
         begun = start(method, name, seed)
         scores: list[float] = []

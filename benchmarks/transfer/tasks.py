@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,16 +32,15 @@ from lrbench_hpo.records.run import Run, Task
 from lrbench_hpo.records.tasks import Recipe
 from lrbench_hpo.training import ImageData, Trainer, data_root, load_data
 
-HERE = Path(__file__).resolve().parent
 POOLS = Path(str(files("lrbench_hpo.database"))) / FOLDER
-SPACE_FILE = HERE / "space.yaml"
+SPACE_FILE = Path(__file__).with_name("space.yaml")
 EVALUATIONS = 3  # of a training: at LR minima, or thirds of the budget
 
 Shape = Sequence[int]
 Arrays = tuple[Any, Any]
 
 
-# --- networks: small enough for a fraction of a second, of the kinds that people use --------------
+# --- networks: small enough for a fraction of a second, of the usual kinds --------------
 
 
 def mlp(hidden: Sequence[int], num_classes: int, image_shape: Shape) -> nn.Module:
@@ -227,7 +226,7 @@ TASKS: Mapping[str, TransferTask] = {
 
 
 def search_space(task: TransferTask) -> SearchSpace:
-    """What somebody who knows nothing would search: absolute LRs from 1e-4 to 3."""
+    """A space without prior knowledge: absolute LRs from 1e-4 to 3."""
     return load_space(SPACE_FILE).within(task.budget)
 
 

@@ -22,16 +22,16 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
     """Stops trials that are unlikely to win, looking at them only at their LR minima.
 
     The rule is `StoppingRule`; steps are iterations. In a study made by `create_study` it needs
-    nothing else. Reports between two minima of a cyclic policy are left out of account, so one may
-    report as often as one likes; ``StoppingRule(minima_only=False)`` heeds them all. Trials
-    without a policy are neither stopped nor compared with.
+    nothing else. Reports between two minima of a cyclic policy are ignored, so an objective may
+    report as often as it likes; with ``StoppingRule(minima_only=False)`` every report counts.
+    Trials without a policy are neither stopped nor compared with.
 
     Args:
-        rule: when to stop.
-        max_iterations: for studies that `create_study` did not make: the budget of a trial.
+        rule: when to stop; `StoppingRule` with its defaults when None.
+        max_iterations: the budget of a trial, for studies that `create_study` did not make.
 
     Raises:
-        StudyError: for a bad argument; when pruning, for a study whose budget is not known.
+        StudyError: for an invalid argument; when pruning, for a study whose budget is unknown.
 
     >>> import lrbench_hpo
     >>> study = lrbench_hpo.create_study(
@@ -60,7 +60,7 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
         """Whether a trial should stop now; called by Optuna's ``trial.should_prune``.
 
         Raises:
-            StudyError: for a study whose budget is not known.
+            StudyError: for a study whose budget is unknown.
         """
         step = trial.last_step
         if step is None:
@@ -70,7 +70,7 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
         now = _observed(trial, self._rule, budget, sign)
         if now is None or not now.iterations or now.iterations[-1] != step:
             return False  # no policy, or between two minima
-        # Trials are read without copies, and what has ended is turned into policies once.
+        # Trials are read without copies; finished ones are converted to `Observed` once.
         trials = study.get_trials(deepcopy=False, states=_SEEN)
         others = [
             seen
@@ -94,11 +94,11 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
         return self._budgets[name]
 
     def _seen(self, name: str, trial: FrozenTrial, budget: int, sign: float) -> Observed | None:
-        """What another trial has shown; None for a diverged one, or one without a policy."""
+        """Another trial's values; None if it diverged, or has no policy."""
         if not trial.state.is_finished():
             return _observed(trial, self._rule, budget, sign)
         known = self._ended.setdefault(name, {})
-        # Another study may have the name of one that was deleted.
+        # Another study may have the name of one that was deleted: compare start times.
         if trial.number not in known or known[trial.number][0] != trial.datetime_start:
             seen = None if diverged(trial) else _observed(trial, self._rule, budget, sign)
             known[trial.number] = (trial.datetime_start, seen)
@@ -109,28 +109,28 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
 
 
 def _observed(trial: FrozenTrial, rule: StoppingRule, budget: int, sign: float) -> Observed | None:
-    """A trial's values where the rule judges: at the LR minima of its policy, by default."""
+    """A trial's values where the rule judges it: at the LR minima of its policy, by default."""
     given = trial.user_attrs.get("policy")
     if given is None:
         return None
     try:
         policy = LRPolicy.from_dict(given)
     except LRBenchError:
-        return None  # written by somebody else
-    told = {
+        return None  # not written by this package
+    reports = {
         step: sign * value
         for step, value in trial.intermediate_values.items()
         if 0 < step <= budget and rule.judges(policy, step, budget)
     }
     complete = trial.state == TrialState.COMPLETE
     if complete and trial.value is not None:
-        told.setdefault(budget, sign * trial.value)
-    steps = tuple(sorted(told))
-    return Observed(policy, budget, steps, tuple(told[step] for step in steps), complete)
+        reports.setdefault(budget, sign * trial.value)
+    steps = tuple(sorted(reports))
+    return Observed(policy, budget, steps, tuple(reports[step] for step in steps), complete)
 
 
 def _noise(trials: Sequence[FrozenTrial], others: Sequence[Observed]) -> float:
-    """Binomial deviation of one evaluation of the best score; 0 where it is no share of samples."""
+    """Standard deviation of one evaluation of the best value; 0 if that is no share of samples."""
     counts = (trial.user_attrs.get("evaluation_samples") for trial in trials)
     samples = next((count for count in counts if isinstance(count, int) and count > 0), None)
     return noise_of_best(others, samples)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lrbench_hpo.errors import RecordError, StudyError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.study.stopping import Observed, StoppingRule, comparable, learn, rung
+from lrbench_hpo.study.stopping import Observed, StoppingRule, comparable, rung
 from lrbench_hpo.study.stopping.chance import MEASURED, MEASURED_AT_EQUAL_STEPS
 from lrbench_hpo.study.stopping.signs import NAMES, signs
 
@@ -164,20 +164,6 @@ def test_one_cycle_is_comparable_at_its_end_only():
     assert [t for t in range(1, BUDGET + 1) if comparable(one, t, BUDGET)] == [BUDGET]
 
 
-def test_weights_are_learnt_from_curves():
-    """Where the value at a tenth tells the end, the worst are known at once."""
-    chance = np.random.default_rng(0)
-    tasks = [[curve(end) for end in chance.uniform(0.1, 0.9, 60)] for _ in range(2)]
-    learnt = StoppingRule(weights=learn(tasks, searches=80, seed=1))
-    others = tasks[0]
-    bad = min(others, key=lambda trial: trial.best)
-    best = max(others, key=lambda trial: trial.best)
-    assert learnt.should_stop(cut(bad, 1), [o for o in others if o is not bad])
-    assert not learnt.should_stop(cut(best, 1), [o for o in others if o is not best])
-    assert learn(tasks, searches=80, seed=1) == learnt.weights
-    assert learn(tasks, searches=80, seed=1, unused=("rank",))[NAMES.index("rank")] == 0
-
-
 def test_bad_input_is_refused():
     with pytest.raises(RecordError, match="1 iterations and 2 values"):
         Observed(FIX, BUDGET, (10,), (0.1, 0.2), finished=False)
@@ -193,5 +179,3 @@ def test_bad_input_is_refused():
         StoppingRule(minima_only=1)
     with pytest.raises(StudyError, match="weights"):
         StoppingRule(weights=(1.0,))
-    with pytest.raises(RecordError, match="cases to learn from"):
-        learn([GOOD[:1]])

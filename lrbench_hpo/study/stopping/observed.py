@@ -1,4 +1,4 @@
-"""What a trial has shown so far, and where it may be compared with others."""
+"""A trial's values so far, and where they can be compared with those of others."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from lrbench_hpo.errors import RecordError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.score import evaluation_noise
 
-RUNGS = 10  # of a budget, for schedulers that compare at whole numbers
+RUNGS = 10  # rungs in a budget, for schedulers that compare at whole numbers
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What one trial has shown at its evaluations, which fall on its policy's LR minima.
+    """A trial's values at its evaluations, which fall on its policy's LR minima.
 
-    Values that are not finite are no news. A trial that diverged is left out, or given with what
-    it showed before.
+    Values that are not finite are ignored. For a trial that diverged, pass its values up to then,
+    or leave the trial out.
 
     Args:
         policy: its LR policy.
         max_iterations: its budget, in iterations.
-        iterations: of its evaluations, in order.
+        iterations: those after which it was evaluated, in order.
         values: its score or metric there, larger is better.
         finished: whether its budget is used up.
 
     Raises:
-        RecordError: for iterations and values that do not belong together.
+        RecordError: for iterations that are out of order or beyond the budget, or not as many as
+            values.
 
     >>> trial = Observed(LRPolicy("FIX", k0=0.1), 100, (10, 20), (0.5, 0.4), finished=False)
     >>> trial.share, trial.best, trial.at(0.15)
@@ -57,7 +58,7 @@ class Observed:
 
     @property
     def share(self) -> float:
-        """The share of the budget behind the last evaluation."""
+        """The share of the budget that was used at the last evaluation."""
         return self.iterations[-1] / self.max_iterations if self.iterations else 0.0
 
     @cached_property
@@ -85,8 +86,9 @@ class Observed:
 def comparable(policy: LRPolicy, iteration: int, max_iterations: int) -> bool:
     """Whether a trial can be compared with others after so many updates.
 
-    A policy whose LR comes down and rises again can be at its minima and at the end of the budget
-    only; any other at any time, and so can one whose LR only rises or only falls in this budget.
+    At a high LR the loss is higher than it will be once the LR falls. So a policy whose LR falls
+    and rises again is comparable at its LR minima and at the end of the budget only. Any other is
+    comparable at any time, including one whose LR only rises or only falls within this budget.
 
     Args:
         policy: the trial's LR policy.
@@ -107,12 +109,13 @@ def comparable(policy: LRPolicy, iteration: int, max_iterations: int) -> bool:
 def _judged(policy: LRPolicy, max_iterations: int) -> tuple[frozenset[int], bool]:
     """The LR minima within the budget, and whether a trial may be compared anywhere."""
     inside = frozenset(m for m in policy.minima(max_iterations) if m < max_iterations)
-    # A policy that is evaluated at its end alone is half-way up or down a cycle before.
+    # A policy with one cycle in the budget is evaluated at its end alone: before it, the LR is on
+    # its way up or down. One without any cycle is evaluated at equal parts of the budget.
     return inside, not inside and len(policy.evaluation_points(max_iterations, limit=2)) > 1
 
 
 def rung(policy: LRPolicy, iteration: int, max_iterations: int) -> int | None:
-    """The rung that a trial stands on: whole tenths of its budget, where it is comparable.
+    """The rung of a trial: whole tenths of its budget, where it is comparable.
 
     A scheduler that compares trials at equal rungs compares them at LR minima.
 

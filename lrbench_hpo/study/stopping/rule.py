@@ -17,23 +17,27 @@ from lrbench_hpo.study.stopping.signs import NAMES, Signs, signs
 class StoppingRule:
     """Stops a trial when its iterations are better spent on another one.
 
-    With n other trials known, a new one wins with a chance of about ``1 / (n + 1)``, for a whole
-    budget. A trial that has used a share ``f`` of its budget is stopped when its own chance p
-    is worth less per iteration,
+    The rule compares probabilities to win per iteration. If n other trials are known, a new one is
+    the best of all with a probability of about ``1 / (n + 1)``, and needs a whole budget B. A trial
+    that has used a share f of its budget wins with a probability p, and still needs ``(1 - f) B``.
+    It is stopped if it promises less per iteration, ``p / (1 - f) < level / (n + 1)``:
 
     ``p < level * (1 - f) / (n + 1)``
 
-    where p follows from how far the trial is behind, how fast it gains, and what the others had
-    reached by the same share of the budget (`signs`). Trials are judged at LR minima only, and at
-    the same shares as in successive halving (Li et al. 2020, ASHA, arXiv 1810.05934); the chance
-    takes the place of a rung's fixed quota.
+    p is predicted from how far the trial is behind, how fast it gains, and what the others had
+    reached by the same share of the budget (`signs`, `chance`). Trials are compared at equal shares
+    of the budget, as in successive halving (Li et al. 2020, ASHA, arXiv 1810.05934), but at LR
+    minima only. The probability takes the place of a rung's fixed quota.
+
+    At level 1 a new trial counts as much as those before it did. After a warm start it is worse:
+    the first trials are near the best already. So the default is lower.
 
     Args:
-        level: how much a chance must be worth; lower values stop fewer trials.
-        known: how many others must have come as far before anybody is judged.
+        level: how much a new trial counts; lower values stop fewer trials.
+        known: how many others must have reached a trial's share of the budget before it is judged.
         patience: the share of the budget that every trial gets.
         margin: how many standard deviations of noise a trial must be behind the best.
-        weights: of the signs, as `learn` gives them; those of measured curves when None.
+        weights: one for each of `signs.NAMES`; those learnt from measured curves when None.
         minima_only: whether cyclic policies are judged at their LR minima only. With False every
             evaluation counts, which suits searches that evaluate at equal shares of the budget.
 
@@ -71,7 +75,9 @@ class StoppingRule:
         if not isinstance(self.minima_only, bool):
             raise StudyError(f"minima_only={self.minima_only!r}: expected True or False")
         if self.weights is not None and len(self.weights) != len(NAMES):
-            raise StudyError(f"{len(self.weights)} weights: expected {len(NAMES)}, as learn gives")
+            raise StudyError(
+                f"{len(self.weights)} weights: expected {len(NAMES)}, for {', '.join(NAMES)}"
+            )
 
     def should_stop(
         self, trial: Observed, others: Sequence[Observed], *, noise: float = 0.0
@@ -90,8 +96,10 @@ class StoppingRule:
         if not self.judges(trial.policy, trial.iterations[-1], trial.max_iterations):
             return False
         others = [other for other in others if math.isfinite(other.best)]
+        # Too few to compare with: others that stopped earlier do not count.
         if sum(o.finished or o.share >= trial.share - 1e-9 for o in others) < self.known:
             return False
+        # Within the noise of the best: the evaluation alone may have decided which is ahead.
         if trial.best >= max(other.best for other in others) - self.margin * noise:
             return False
         seen = signs(trial, others)
@@ -110,6 +118,6 @@ class StoppingRule:
         return not self.minima_only or comparable(policy, iteration, max_iterations)
 
     def chance(self, seen: Signs) -> float:
-        """The chance to beat all others that some signs tell."""
+        """The probability that a trial with these signs beats all others."""
         measured = MEASURED if self.minima_only else MEASURED_AT_EQUAL_STEPS
         return chance(tuple(measured.values()) if self.weights is None else self.weights, seen)
