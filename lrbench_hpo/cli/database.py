@@ -1,47 +1,71 @@
-"""``db``: the LR database itself."""
+"""``db``: the commands on the LR database itself."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import click
 
-from lrbench_hpo.cli import filters, options
-from lrbench_hpo.cli.exchange import export_command, import_command, merge_command
-from lrbench_hpo.cli.import_foreign import import_logs, import_optuna, import_ray
-from lrbench_hpo.cli.provenance import forget, origins
-from lrbench_hpo.cli.roles import roles
-from lrbench_hpo.cli.show import best, show, similar
-from lrbench_hpo.cli.sync import sync, waiting_lines
+from lrbench_hpo.cli.lazy import LazyCommand, LazyGroup
+
+_COMMANDS: dict[str, click.Command] = {
+    "stats": LazyCommand(
+        "lrbench_hpo.cli.sync:stats",
+        "What the database holds, and which runs wait to be stored.",
+    ),
+    "show": LazyCommand(
+        "lrbench_hpo.cli.show:show",
+        "The stored runs, newest first; or one RUN in full.",
+    ),
+    "best": LazyCommand(
+        "lrbench_hpo.cli.show:best",
+        "The runs of a task with the highest score, best first.",
+    ),
+    "similar": LazyCommand(
+        "lrbench_hpo.cli.similar:similar",
+        "The stored tasks that are most similar to DATASET MODEL.",
+    ),
+    "origins": LazyCommand(
+        "lrbench_hpo.cli.provenance:origins",
+        "Who stored the runs, when, and from which file.",
+    ),
+    "forget": LazyCommand(
+        "lrbench_hpo.cli.provenance:forget",
+        "Remove the runs of one source or of one imported file.",
+    ),
+    "sync": LazyCommand(
+        "lrbench_hpo.cli.sync:sync",
+        "Store the runs that wait in local files.",
+    ),
+    "roles": LazyCommand(
+        "lrbench_hpo.cli.roles:roles",
+        "Print the SQL that makes the roles of a PostgreSQL database.",
+    ),
+    "export": LazyCommand(
+        "lrbench_hpo.cli.exchange:export_command",
+        "Write runs to FILE, for others to import.",
+    ),
+    "import": LazyCommand(
+        "lrbench_hpo.cli.exchange:import_command",
+        "Store the runs of files from db export, or of LRBench's CSV.",
+    ),
+    "merge": LazyCommand(
+        "lrbench_hpo.cli.exchange:merge_command",
+        "Store the runs of another LR database in this one.",
+    ),
+    "import-optuna": LazyCommand(
+        "lrbench_hpo.cli.import_foreign:import_optuna",
+        "Store the finished trials of an Optuna study.",
+    ),
+    "import-ray": LazyCommand(
+        "lrbench_hpo.cli.import_foreign:import_ray",
+        "Store the finished trials of Ray Tune experiments.",
+    ),
+    "import-logs": LazyCommand(
+        "lrbench_hpo.cli.import_foreign:import_logs",
+        "Store runs from training logs of TensorBoard or in CSV.",
+    ),
+}
 
 
-@click.group("db")
+@click.group("db", cls=LazyGroup, commands=_COMMANDS)
 def database_group() -> None:
     """Look into the LR database, and share it."""
-
-
-@database_group.command()
-@options.database
-@filters.as_json
-def stats(database: str | None, as_json: bool) -> None:
-    """What the database holds, where it lies, and what waits to be stored in it."""
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.database.run_store import waiting_files
-
-    with connect(database) as db:
-        files = waiting_files(database)
-        if as_json:
-            waiting = {str(path): runs for path, runs in files}
-            click.echo(json.dumps({**dataclasses.asdict(db.stats()), "waiting": waiting}, indent=2))
-            return
-        tables.console().print(tables.database_stats(db))
-    for line in waiting_lines(files):
-        click.echo(line)
-
-
-_ABOUT = (show, best, similar, origins, forget, sync, roles)
-_EXCHANGE = (export_command, import_command, merge_command, import_optuna, import_ray, import_logs)
-for command in (*_ABOUT, *_EXCHANGE):
-    database_group.add_command(command)

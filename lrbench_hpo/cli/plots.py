@@ -86,8 +86,8 @@ def plot_policies(
         The path.
 
     Raises:
-        UnknownNameError: the suffix is none of the two.
-        PolicyError: there is no policy, or the budget is no whole number >= 1.
+        UnknownNameError: the suffix is neither of the two.
+        PolicyError: there is no policy, or the budget is not a whole number >= 1.
         LRBenchError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
@@ -125,7 +125,7 @@ def checked_path(path: str | Path) -> Path:
         path: a name that ends with .png or .svg.
 
     Raises:
-        UnknownNameError: the suffix is none of the two.
+        UnknownNameError: the suffix is neither of the two.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -147,7 +147,7 @@ def plot_range_test(result: RangeTest, path: str | Path, *, title: str | None = 
         The path.
 
     Raises:
-        UnknownNameError: the suffix is none of the two.
+        UnknownNameError: the suffix is neither of the two.
         RecordError: the test has no runs.
         LRBenchError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
@@ -187,12 +187,8 @@ def _label(policy: LRPolicy) -> str:
 
 def _figure(width: float, height: float) -> Figure:
     """A figure of its own canvas: the user's matplotlib backend is left alone."""
-    try:
+    with MissingExtraError.unless_installed("matplotlib", "plots"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise MissingExtraError.of("matplotlib", "plots") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lrbench_hpo import connect
-from lrbench_hpo.cli.options import population_given
+from lrbench_hpo.cli.options import take_population_options
 
 SMALL = ("digits", "mlp", "--max-iterations", 30)
 
@@ -57,7 +57,7 @@ def test_a_search_tells_its_trials_what_was_spared_and_the_winner(run, home):
         (("--objective", "pareto", "--early-stopping"), "leave out --early-stopping, or"),
         (
             ("--objective", "pareto", "--population", "2", "--early-stopping", "--ray"),
-            "--objective pareto: who falls behind",
+            "--objective pareto: a trial with a low score",
         ),
     ],
 )
@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
 @pytest.mark.parametrize(("objective", "stopping"), [("score", True), ("pareto", False)])
 def test_a_population_stops_losers_of_a_score_alone(objective, stopping, on_ray):
     given = {"population": 2, "executor": None, "processes": None, "early_stopping": None}
-    asked = population_given({**given, "objective": objective}, on_ray=on_ray)
+    asked = take_population_options({**given, "objective": objective}, on_ray=on_ray)
     assert asked.early_stopping is stopping
 
 
