@@ -185,9 +185,10 @@ def test_python_started_in_the_checkout_works_after_an_ordinary_install(built, t
         "lrbench_hpo.create_study('digits', 'lenet', max_iterations=300, database='sqlite://')\n"
         "print(pathlib.Path(lrbench_hpo.__file__).parent)"
     )
+    # Without site, a developer's editable install cannot stand in for what is missing.
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(target)},
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": os.pathsep.join([str(target), sysconfig.get_path("purelib")])},
         cwd=checkout,
         capture_output=True,
         text=True,
