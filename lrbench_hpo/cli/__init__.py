@@ -8,49 +8,25 @@ import warnings
 
 import click
 
-from lrbench_hpo.cli.lazy import LazyCommand, LazyGroup
+from lrbench_hpo.cli.lazy import LazyGroup, lazy_commands
 from lrbench_hpo.cli.messages import INTERRUPTED, print_error
 from lrbench_hpo.errors import LRBenchError
 
-_COMMANDS: dict[str, click.Command] = {
-    "tune": LazyCommand(
-        "lrbench_hpo.cli.tune:tune",
-        "Tune the LR policy of MODEL on DATASET from known results.",
-    ),
-    "recommend": LazyCommand(
-        "lrbench_hpo.cli.query:recommend",
-        "Policies worth trying on a task, each with its evidence.",
-    ),
-    "rank": LazyCommand(
-        "lrbench_hpo.cli.query:rank",
-        "Rank the stored policies of a task.",
-    ),
-    "explain": LazyCommand(
-        "lrbench_hpo.cli.explain:explain",
-        "Explain why TRIAL of STUDY got its policy.",
-    ),
-    "range-test": LazyCommand(
-        "lrbench_hpo.cli.range_test:range_test",
-        "Estimate the best constant LR of MODEL on DATASET.",
-    ),
-    "plot": LazyCommand(
-        "lrbench_hpo.cli.plot:plot",
-        "Draw the LR curves of POLICIES, each written as in the tables.",
-    ),
-    "functions": LazyCommand(
-        "lrbench_hpo.cli.functions:functions",
-        "The table of LR functions with their formulas.",
-    ),
-    "db": LazyCommand(
-        "lrbench_hpo.cli.database:database_group",
-        "Look into the LR database, and share it.",
-    ),
+_COMMANDS = {
+    "tune": ("tune:tune", "Tune the LR policy of MODEL on DATASET from known results."),
+    "recommend": ("query:recommend", "Policies worth trying on a task, each with its evidence."),
+    "rank": ("query:rank", "Rank the stored policies of a task."),
+    "explain": ("explain:explain", "Explain why TRIAL of STUDY got its policy."),
+    "range-test": ("range_test:range_test", "Estimate the best constant LR of MODEL on DATASET."),
+    "plot": ("plot:plot", "Draw the LR curves of POLICIES, each written as in the tables."),
+    "functions": ("functions:functions", "The table of LR functions with their formulas."),
+    "db": ("database:database_group", "Look into the LR database, and share it."),
 }
 
 
 @click.group(
     cls=LazyGroup,
-    commands=_COMMANDS,
+    commands=lazy_commands(_COMMANDS),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="lrbench-hpo")

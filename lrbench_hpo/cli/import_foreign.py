@@ -55,16 +55,16 @@ def _constants(
 
 _FOREIGN: Sequence[Callable[[Any], Any]] = (
     options.database,
-    click.option("--dataset", metavar="NAME", help="The data set, where the results do not say."),
-    click.option("--model", metavar="NAME", help="The model, where the results do not say."),
+    click.option("--dataset", metavar="NAME", help="The data set, if the results do not name it."),
+    click.option("--model", metavar="NAME", help="The model, if the results do not name it."),
     click.option(
         "--map",
         "mapping",
         metavar="THEIRS=OURS",
         multiple=True,
         callback=_pairs,
-        help="What a name of theirs is: k0, k1, gamma, l, l_epochs, p, function, max_iterations, "
-        "epochs, iteration, seed, top1, task.batch_size, ...; may be given several times.",
+        help="The meaning of a name of theirs: k0, k1, gamma, l, l_epochs, p, function, "
+        "max_iterations, epochs, iteration, seed, top1, task.batch_size, ...; may be repeated.",
     ),
     click.option(
         "--set",
@@ -72,11 +72,11 @@ _FOREIGN: Sequence[Callable[[Any], Any]] = (
         metavar="OURS=VALUE",
         multiple=True,
         callback=_constants,
-        help="A value that they do not name, as k1=0 or task.optimizer=sgd.",
+        help="A value that the results do not hold, such as k1=0 or task.optimizer=sgd.",
     ),
     click.option("--max-iterations", "-T", type=int, help="Budget of a run, in iterations."),
     click.option(
-        "--iterations-per-epoch", type=float, help="What turns their epochs into iterations."
+        "--iterations-per-epoch", type=float, help="Converts their epochs into iterations."
     ),
     click.option("--percent", is_flag=True, help="Accuracies are per cent, not shares."),
     click.option(
@@ -84,11 +84,11 @@ _FOREIGN: Sequence[Callable[[Any], Any]] = (
         type=click.Choice(["train", "validation", "test"]),
         default="validation",
         show_default=True,
-        help="Where accuracy was measured.",
+        help="Split that accuracy was measured on.",
     ),
     click.option("--source", metavar="NAME", help="Store the runs under this source."),
     click.option(
-        "--created-at", metavar="TIME", help="When, as 2026-03-01T12:00Z, if nothing says it."
+        "--created-at", metavar="TIME", help="Time of results without one: 2026-03-01T12:00Z."
     ),
     click.option("--dry-run", is_flag=True, help="Only show what would be stored."),
 )
@@ -97,9 +97,14 @@ _POLICY: Sequence[Callable[[Any], Any]] = (
         "--function",
         default="FIX",
         show_default=True,
-        help="The LR function, where no parameter of theirs names it.",
+        help="The LR function, if no parameter of theirs names it.",
     ),
-    click.option("--metric", default="top1", show_default=True, help="What the trials' value is."),
+    click.option(
+        "--metric",
+        default="top1",
+        show_default=True,
+        help="The metric that is the value of a trial.",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ in the group's table. Thus the command modules can import what they need at thei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 import click
@@ -15,7 +16,7 @@ class LazyCommand(click.Command):
     """The entry of a command that is not imported yet.
 
     Args:
-        place: where the command is: ``module:attribute``.
+        place: where the command is, as ``module:attribute``; the module is one of this package.
         short_help: the first sentence of the command's own help, for the help of its group.
     """
 
@@ -30,7 +31,7 @@ class LazyCommand(click.Command):
             TypeError: there is no command at the place.
         """
         module, _, attribute = self.place.partition(":")
-        command = getattr(import_module(module), attribute)
+        command = getattr(import_module(f"{__package__}.{module}"), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.place}: expected a command, got {command!r}")
         return command
@@ -47,3 +48,8 @@ class LazyGroup(click.Group):
         if isinstance(command, LazyCommand):
             command = command.load()
         return name, command, rest
+
+
+def lazy_commands(table: Mapping[str, tuple[str, str]]) -> dict[str, click.Command]:
+    """The entries of a group, from the place and the short help of each command by name."""
+    return {name: LazyCommand(*entry) for name, entry in table.items()}

@@ -51,17 +51,17 @@ def _described(origin: Origin) -> tuple[str, str, str, str, str]:
     "--file",
     "file",
     metavar="NAME|SHA-256",
-    help="Remove the runs imported from this file, as db origins says: its name, or at least the "
+    help="Remove the runs imported from this file, as in db origins: its name, or at least the "
     "first 8 digits of its SHA-256.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say how many runs there are.")
+@click.option("--dry-run", is_flag=True, help="Only print how many runs there are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def forget(
     database: str | None, source: str | None, file: str | None, dry_run: bool, yes: bool
 ) -> None:
     """Remove the runs of one source or of one imported file.
 
-    They are removed for good, after a question.
+    They are removed for good, once you have confirmed it.
     """
     if (source is None) == (file is None):
         raise click.UsageError("say what to forget: --source NAME, or --file NAME")

@@ -59,5 +59,5 @@ def test_an_unknown_command_is_compared_with_the_known_ones(run):
 
 
 def test_a_place_without_a_command_is_refused():
-    with pytest.raises(TypeError, match=r"lrbench_hpo.cli.lazy:LazyGroup: expected a command"):
-        LazyCommand("lrbench_hpo.cli.lazy:LazyGroup", "").load()
+    with pytest.raises(TypeError, match="lazy:LazyGroup: expected a command"):
+        LazyCommand("lazy:LazyGroup", "").load()
