@@ -4,6 +4,7 @@ import configparser
 import pathlib
 import re
 
+import click
 import pytest
 
 import lrbench_hpo
@@ -15,13 +16,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def commands():
-    for name, command in app.commands.items():
-        for below in getattr(command, "commands", {None: None}):
-            yield f"lrbench-hpo {name} {below}" if below else f"lrbench-hpo {name}"
+def commands(group=app, path="lrbench-hpo"):
+    """Every command by its words, those of groups too."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name].load()
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
 
 
-@pytest.mark.parametrize("command", list(commands()))
+@pytest.mark.parametrize("command", [words for words, _ in commands()])
 def test_the_readme_names_every_command(command):
     assert f"`{command}" in README
 
@@ -33,10 +38,11 @@ def test_the_readmes_test_command_is_what_ci_runs():
 
 
 def test_every_option_the_readme_names_exists():
-    below = [each for c in app.commands.values() for each in getattr(c, "commands", {}).values()]
-    every = [*app.commands.values(), *below]
     known = {
-        flag for command in every for p in command.params for flag in (*p.opts, *p.secondary_opts)
+        flag
+        for _, command in commands()
+        for parameter in command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--help"} <= known
 

@@ -1,5 +1,7 @@
 """The package as it is installed: light to import, whole in every form."""
 
+import ast
+import os
 import pathlib
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 import lrbench_hpo
 
 ROOT = pathlib.Path(__file__).parents[1]
+FRONT = ROOT / "lrbench_hpo" / "__init__.py"
 HEAVY = ("torch", "torchvision", "ray", "optuna", "pandas", "matplotlib")
 
 
@@ -62,6 +65,39 @@ def test_every_public_name_is_there():
         lrbench_hpo.nothing  # noqa: B018
 
 
+def test_every_public_name_is_loaded_lazily_and_declared_to_type_checkers():
+    [block] = [
+        node
+        for node in ast.parse(FRONT.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    declared = {
+        alias.name: f"{imported.module}.{alias.name}"
+        for imported in block.body
+        for alias in imported.names
+    }
+    homes = {name: f"lrbench_hpo.{home}.{name}" for name, home in lrbench_hpo._HOME.items()}
+    assert declared == homes
+    assert sorted(homes) == sorted(lrbench_hpo.__all__)
+
+
+def test_a_type_checker_knows_the_public_names_and_no_others(tmp_path):
+    user = tmp_path / "user.py"
+    user.write_text(
+        "import lrbench_hpo\nversion: str = lrbench_hpo.__version__\nlrbench_hpo.no_such\n"
+    )
+    # The modules that the front names are not followed: reading torch and ray takes a minute.
+    options = ["--strict", "--config-file=", "--no-error-summary", "--follow-imports=skip"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, f"--cache-dir={os.devnull}", user, FRONT],
+        capture_output=True,
+        text=True,
+    )
+    [line] = done.stdout.splitlines()
+    assert "user.py:3: error: " in line
+    assert line.endswith("[attr-defined]")
+
+
 @pytest.mark.parametrize(
     ("module", "code", "extra"),
     [
@@ -98,21 +134,17 @@ def built(tmp_path_factory):
     ignored = shutil.ignore_patterns(
         ".git", ".venv", ".tox", "build", "dist", "*.egg-info", ".*_cache"
     )
-    shutil.copytree(ROOT, copy, ignore=ignored)
+    shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
+    # Developers may have a link here, in place of an editable install; a checkout has none.
+    (copy / "lrbench_hpo" / "search_spaces").unlink(missing_ok=True)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, copy]
     subprocess.run(command, check=True, capture_output=True)
     return copy, next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
 
 
 def pip_install(target, *what):
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
-            *("--no-build-isolation", "--target", target, *what),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", target, *what], check=True, capture_output=True)
 
 
 CHECK = """
@@ -141,6 +173,27 @@ def test_an_installed_package_is_whole(built, form, tmp_path):
         check=True,
     )
     assert done.stdout.strip().startswith(str(target))
+
+
+@pytest.mark.slow
+def test_python_started_in_the_checkout_works_after_an_ordinary_install(built, tmp_path):
+    checkout, wheel, _ = built
+    target = tmp_path / "site"
+    pip_install(target, wheel)
+    code = (
+        "import lrbench_hpo, pathlib\n"
+        "lrbench_hpo.create_study('digits', 'lenet', max_iterations=300, database='sqlite://')\n"
+        "print(pathlib.Path(lrbench_hpo.__file__).parent)"
+    )
+    # Without site, a developer's editable install cannot stand in for what is missing.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={"PYTHONPATH": os.pathsep.join([str(target), sysconfig.get_path("purelib")])},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(checkout / "lrbench_hpo"), done.stderr
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from lrbench_hpo.lr_range.measure import planned, smith
 from lrbench_hpo.policies import LRPolicy, coordinates
 from lrbench_hpo.policies.coordinates import Scale
 from lrbench_hpo.policies.space import Range, SearchSpace
-from lrbench_hpo.prior import evidence
+from lrbench_hpo.prior import transfer
 from lrbench_hpo.prior.question import Question
 from lrbench_hpo.prior.similarity import similarity
 from lrbench_hpo.prior.surrogate import Experts
@@ -250,7 +250,7 @@ OURS: Mapping[str, Mapping[str, Any]] = {
 # What an ablation takes out: a place in the package, and what stands there instead.
 PARTS: Mapping[str, tuple[Any, str, Any]] = {
     "guard": (Experts, "weights", lambda self, said, values: self.priors),
-    "units": (evidence, "_SHIFTS", ((0.0, 1.0),)),
+    "units": (transfer, "_SHIFT_ERRORS", ((0.0, 1.0),)),
     "exploration": (surrogate_search, "EXPLORE_EVERY", 10**9),
     "known-good": (policy_search, "FIRST_ROWS", 0),
 }

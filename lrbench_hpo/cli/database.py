@@ -1,47 +1,41 @@
-"""``db``: the LR database itself."""
+"""``db``: the commands on the LR database itself."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import click
 
-from lrbench_hpo.cli import filters, options
-from lrbench_hpo.cli.exchange import export_command, import_command, merge_command
-from lrbench_hpo.cli.import_foreign import import_logs, import_optuna, import_ray
-from lrbench_hpo.cli.provenance import forget, origins
-from lrbench_hpo.cli.roles import roles
-from lrbench_hpo.cli.show import best, show, similar
-from lrbench_hpo.cli.sync import sync, waiting_lines
+from lrbench_hpo.cli.lazy import LazyGroup, lazy_commands
+
+_COMMANDS = {
+    "stats": ("sync:stats", "What the database holds, and which runs wait to be stored."),
+    "show": ("show:show", "The stored runs, newest first; or one RUN in full."),
+    "best": ("show:best", "The runs of a task with the highest score, best first."),
+    "similar": ("similar:similar", "The stored tasks that are most similar to DATASET MODEL."),
+    "origins": ("provenance:origins", "Who stored the runs, when, and from which file."),
+    "forget": ("provenance:forget", "Remove the runs of one source or of one imported file."),
+    "sync": ("sync:sync", "Store the runs that wait in local files."),
+    "roles": ("roles:roles", "Print the SQL that makes the roles of a PostgreSQL database."),
+    "export": ("exchange:export_command", "Write runs to FILE, for others to import."),
+    "import": (
+        "exchange:import_command",
+        "Store the runs of files from db export, or of LRBench's CSV.",
+    ),
+    "merge": ("exchange:merge_command", "Store the runs of another LR database in this one."),
+    "import-optuna": (
+        "import_foreign:import_optuna",
+        "Store the finished trials of an Optuna study.",
+    ),
+    "import-ray": (
+        "import_foreign:import_ray",
+        "Store the finished trials of Ray Tune experiments.",
+    ),
+    "import-logs": (
+        "import_foreign:import_logs",
+        "Store runs from training logs of TensorBoard or in CSV.",
+    ),
+}
 
 
-@click.group("db")
+@click.group("db", cls=LazyGroup, commands=lazy_commands(_COMMANDS))
 def database_group() -> None:
     """Look into the LR database, and share it."""
-
-
-@database_group.command()
-@options.database
-@filters.as_json
-def stats(database: str | None, as_json: bool) -> None:
-    """What the database holds, where it lies, and what waits to be stored in it."""
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.database.run_store import waiting_files
-
-    with connect(database) as db:
-        files = waiting_files(database)
-        if as_json:
-            waiting = {str(path): runs for path, runs in files}
-            click.echo(json.dumps({**dataclasses.asdict(db.stats()), "waiting": waiting}, indent=2))
-            return
-        tables.console().print(tables.database_stats(db))
-    for line in waiting_lines(files):
-        click.echo(line)
-
-
-_ABOUT = (show, best, similar, origins, forget, sync, roles)
-_EXCHANGE = (export_command, import_command, merge_command, import_optuna, import_ray, import_logs)
-for command in (*_ABOUT, *_EXCHANGE):
-    database_group.add_command(command)

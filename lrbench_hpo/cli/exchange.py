@@ -1,23 +1,30 @@
-"""``db export``, ``db import`` and ``db merge``: results that people pass on."""
+"""``db export``, ``db import`` and ``db merge``: share results with others."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lrbench_hpo.cli import filters, options
-
-if TYPE_CHECKING:
-    from lrbench_hpo.database import Database
-    from lrbench_hpo.exchange.importing import ImportReport
-    from lrbench_hpo.exchange.quarantine import Quarantine
+from lrbench_hpo.cli.exchange_output import Bar, show_export, show_import
+from lrbench_hpo.cli.messages import print_error
+from lrbench_hpo.database import Database, connect
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.exchange.export import export
+from lrbench_hpo.exchange.files import open_input
+from lrbench_hpo.exchange.formats.detect import runs_in
+from lrbench_hpo.exchange.importing import ImportReport, checked_source, import_rows
+from lrbench_hpo.exchange.merging import connect_other, merge
+from lrbench_hpo.exchange.quarantine import Quarantine
+from lrbench_hpo.exchange.rows import ExchangeError
+from lrbench_hpo.exchange.shipped import import_measured
 
 _source = click.option(
-    "--source", metavar="NAME", help="Store all rows under this source, but the published ones."
+    "--source", metavar="NAME", help="Store all rows under this source, except the published ones."
 )
 
 
@@ -26,19 +33,16 @@ _source = click.option(
 @options.database
 @filters.runs
 @click.option("--no-curves", is_flag=True, help="Leave the learning curves out.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def export_command(
     file: str, database: str | None, no_curves: bool, force: bool, **chosen: Any
 ) -> None:
-    """Write runs to FILE, for others to import: .jsonl or .csv, also with .gz; - is stdout.
+    """Write runs to FILE, for others to import.
 
-    Both keep all of a run, and where it comes from; CSV opens in a spreadsheet, too. Rows of the
-    database that break a rule are told and left out; the exit status is 1 then.
+    FILE is .jsonl or .csv, also with .gz; - is stdout. Both keep all of a run and its origin; CSV
+    opens in a spreadsheet, too. Rows of the database that break a rule are reported and left out;
+    the exit status is 1 then.
     """
-    from lrbench_hpo.cli.exchange_output import Bar, show_export
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.exchange.export import export
-
     with connect(database) as db, Bar("runs written") as bar:
         report = export(db, file, curves=not no_curves, force=force, progress=bar.at, **chosen)
     sys.exit(show_export(report))
@@ -51,7 +55,7 @@ def export_command(
 @click.option(
     "--measured", is_flag=True, help="Store the runs that come with lrbench-hpo, instead of files."
 )
-@click.option("--rejected", metavar="FILE", help="Keep bad rows there, not in the data folder.")
+@click.option("--rejected", metavar="FILE", help="Keep bad rows in FILE, not in the data folder.")
 @click.option(
     "--max-bytes",
     type=click.IntRange(min=1),
@@ -69,18 +73,13 @@ def import_command(
     max_bytes: int,
     dry_run: bool,
 ) -> None:
-    """Store the runs of files: those of db export, or LRBench's CSV; - is stdin.
+    """Store the runs of files from db export, or of LRBench's CSV.
 
-    What a file is, is told by what is in it. A run is stored once, however often it comes. Bad
-    rows are told and kept in a file: mend their text in it, and import it too. The good ones are
-    stored all the same. The exit status is 1 if some rows were rejected, 2 if none could be read.
+    The file - is stdin. The format is detected from the contents of a file. A run is stored once,
+    however often it is imported. Bad rows are reported and kept in a file: correct their text
+    there, and import that file, too. The good rows are stored in any case. The exit status is 1
+    if some rows were rejected, 2 if none could be read.
     """
-    from lrbench_hpo.cli.exchange_output import show_import, tell
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.errors import DatabaseError
-    from lrbench_hpo.exchange.importing import checked_source
-    from lrbench_hpo.exchange.rows import ExchangeError
-
     if measured or not files:
         _only_measured(measured, files, source, rejected)
         sys.exit(_import_measured(database, dry_run))
@@ -97,8 +96,8 @@ def import_command(
                 reports.append(_import_one(db, file, source, max_bytes, kept))
             except ExchangeError as error:
                 unread += 1
-                tell(error)
-            except DatabaseError:  # which ends it; what came before is not passed over
+                print_error(error)
+            except DatabaseError:  # ends the command; report what was imported before
                 show_import(reports, unread=unread)
                 raise
             if reports and reports[-1].interrupted:
@@ -111,16 +110,12 @@ def import_command(
 @options.database
 @_source
 def merge_command(url: str, database: str | None, source: str | None) -> None:
-    """Store the runs of the LR database at URL, or in that file, in this one.
+    """Store the runs of another LR database in this one.
 
-    It can be done again at any time: a run is stored once. The other database is only read; rows
-    of it that break a rule are told and rejected, and the exit status is 1 then.
+    URL is a URL or a file. The command can be repeated at any time: a run is stored once. The other
+    database is only read. Its rows that break a rule are reported and rejected; the exit status
+    is 1 then.
     """
-    from lrbench_hpo.cli.exchange_output import Bar, show_import
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.exchange.importing import checked_source
-    from lrbench_hpo.exchange.merging import connect_other, merge
-
     source = None if source is None else checked_source(source)
     with ExitStack() as stack:
         other = stack.enter_context(connect_other(url))
@@ -131,7 +126,7 @@ def merge_command(url: str, database: str | None, source: str | None) -> None:
 
 
 def _only_measured(measured: bool, *others: object) -> None:
-    """Refuse options that say two things, or nothing."""
+    """Refuse options that contradict each other, or name nothing to import."""
     if not measured:
         raise click.UsageError("name a file to import, - for stdin, or --measured")
     if any(others):
@@ -139,10 +134,6 @@ def _only_measured(measured: bool, *others: object) -> None:
 
 
 def _import_measured(database: str | None, dry_run: bool) -> int:
-    from lrbench_hpo.cli.exchange_output import Bar, show_import
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.exchange.shipped import import_measured
-
     with ExitStack() as stack:
         db = None if dry_run else stack.enter_context(connect(database))
         bar = stack.enter_context(Bar("measured runs"))
@@ -154,9 +145,7 @@ def _import_measured(database: str | None, dry_run: bool) -> int:
 
 
 def _quarantine(rejected: str | None, files: tuple[str, ...], *, keep: bool) -> Quarantine | None:
-    """Where all bad rows go; None: a file each in the user's data folder."""
-    from lrbench_hpo.exchange.quarantine import Quarantine
-
+    """Where bad rows are kept; None: one file for each input, in the user's data folder."""
     if not keep:
         return Quarantine(None)
     if rejected is None:
@@ -170,11 +159,6 @@ def _quarantine(rejected: str | None, files: tuple[str, ...], *, keep: bool) -> 
 def _import_one(
     db: Database | None, file: str, source: str | None, max_bytes: int, kept: Quarantine | None
 ) -> ImportReport:
-    from lrbench_hpo.cli.exchange_output import Bar
-    from lrbench_hpo.exchange.files import open_input
-    from lrbench_hpo.exchange.formats.detect import runs_in
-    from lrbench_hpo.exchange.importing import import_rows
-
     with open_input(file, max_bytes) as opened, Bar(opened.name, opened.size) as bar:
         return import_rows(
             db,

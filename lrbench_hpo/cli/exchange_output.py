@@ -1,4 +1,4 @@
-"""What the commands that take rows in, or give them out, show."""
+"""What the commands that import or export rows print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import TaskProgressColumn, TextColumn
 
 from lrbench_hpo.checks import printable
+from lrbench_hpo.cli.messages import INTERRUPTED, print_error
 from lrbench_hpo.cli.progress import progress_bar
 from lrbench_hpo.exchange.export import ExportReport
 from lrbench_hpo.exchange.files import STANDARD
@@ -21,15 +22,14 @@ from lrbench_hpo.records.run import own_source
 
 SOME_REJECTED = 1
 NOTHING_READ = 2
-INTERRUPTED = 130
 
 
 class Bar:
     """A bar with the time left on standard error, if that is a terminal; a context manager.
 
     Args:
-        what: what is counted, as ``runs written``; a name of others is shown as it may be.
-        total: how much there is; None when nobody knows.
+        what: what is counted, such as ``runs written``, or the name of a file.
+        total: how much there is; None when it is unknown.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
@@ -56,7 +56,7 @@ class Bar:
 
 
 def show_export(report: ExportReport) -> int:
-    """Show what was written, and what was left out; the exit status."""
+    """Print what was written and what was left out; return the exit status."""
     for row in report.reasons:
         _show_row(row)
     if report.left_out:
@@ -67,10 +67,10 @@ def show_export(report: ExportReport) -> int:
 
 
 def show_import(reports: Sequence[ImportReport], *, unread: int = 0, dry_run: bool = False) -> int:
-    """Show what became of the rows of files; the exit status.
+    """Print how many rows of each file were stored or rejected; return the exit status.
 
     Args:
-        reports: one a file, of those that could be read.
+        reports: one for each file that could be read.
         unread: files that could not be read at all.
         dry_run: whether nothing was stored.
     """
@@ -95,11 +95,6 @@ def show_import(reports: Sequence[ImportReport], *, unread: int = 0, dry_run: bo
     return SOME_REJECTED if unread or rejected else 0
 
 
-def tell(error: Exception) -> None:
-    """Tell on standard error why a file was left out, when others follow."""
-    click.echo(f"lrbench-hpo: {printable(str(error))}", err=True)
-
-
 def _summary(report: ImportReport, *, dry_run: bool) -> str:
     file = printable(report.file)
     if dry_run:
@@ -111,8 +106,8 @@ def _summary(report: ImportReport, *, dry_run: bool) -> str:
 
 def _show_rejected(report: ImportReport) -> None:
     for row in report.reasons:
-        alike = report.alike[row.reason] - 1
-        more = f" (and {alike:,} more like it)" if alike else ""
+        others = report.alike[row.reason] - 1
+        more = f" (and {others:,} more like it)" if others else ""
         _show_row(row, more)
     if others := report.rejected - report.alike.total():
         click.echo(f"{printable(report.file)}: and {others:,} rows for other reasons", err=True)
@@ -131,4 +126,4 @@ def _show_kept(reports: Sequence[ImportReport]) -> None:
                 f"of {printable(report.file)}, the first {MAX_KEPT:,} rejected rows are kept"
             )
     for reason in dict.fromkeys(report.unkept for report in reports if report.unkept):
-        click.echo(f"lrbench-hpo: rejected rows could not be kept: {reason}", err=True)
+        print_error(f"rejected rows could not be kept: {reason}")

@@ -6,7 +6,9 @@ import json
 
 import click
 
-from lrbench_hpo.cli import filters, options
+from lrbench_hpo.cli import filters, options, tables
+from lrbench_hpo.exchange.tools.optuna_study import opened
+from lrbench_hpo.study import explanation
 
 
 @click.command()
@@ -21,16 +23,14 @@ from lrbench_hpo.cli import filters, options
 )
 @filters.as_json
 def explain(study: str, trial: int, storage: str, as_json: bool) -> None:
-    """Why TRIAL of STUDY got its policy, what was expected of it, and what came of it.
+    """Explain why TRIAL of STUDY got its policy.
+
+    Also what was expected of the policy, and what it has reached.
 
     For example: lrbench-hpo explain digits-lenet 7 --storage sqlite:///study.db
     """
-    from lrbench_hpo.cli import study_output, tables
-    from lrbench_hpo.exchange.tools.optuna_study import opened
-    from lrbench_hpo.study.explanation import explain as explained
-
-    found = explained(opened(storage, study), trial)
+    found = explanation.explain(opened(storage, study), trial)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
         return
-    study_output.say(tables.console(), str(found))
+    tables.print_line(tables.console(), str(found))

@@ -1,12 +1,15 @@
-"""Options of the ``db`` commands that choose runs."""
+"""Options that choose runs, and the form of what is printed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+
+from lrbench_hpo.records.run import utc_timestamp
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -15,15 +18,11 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 
 
 def moment(value: str | None, *, end_of_day: bool = False) -> str | None:
-    """A time as given on the command line, where a day alone is a day of UTC.
+    """Parse a time of the command line, where a day alone is a day of UTC.
 
     >>> moment("2026-03-01"), moment("2026-03-01", end_of_day=True)
     ('2026-03-01T00:00:00.000000Z', '2026-03-02T00:00:00.000000Z')
     """
-    from datetime import UTC, datetime, timedelta
-
-    from lrbench_hpo.records.run import utc_timestamp
-
     if value is None or not _DAY.fullmatch(value):
         return None if value is None else utc_timestamp(value)
     try:

@@ -1,24 +1,32 @@
-"""``db import-optuna``, ``db import-ray``, ``db import-logs``: results that other tools keep."""
+"""``db import-optuna``, ``db import-ray``, ``db import-logs``: results of other tools."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
+import sqlalchemy as sa
 
-from lrbench_hpo.cli import options
-
-if TYPE_CHECKING:
-    from lrbench_hpo.database import Database
-    from lrbench_hpo.exchange.foreign import Foreign
-    from lrbench_hpo.exchange.importing import ImportReport
-    from lrbench_hpo.exchange.rows import Found, Rejected
+from lrbench_hpo.checks import printable
+from lrbench_hpo.cli import options, tables
+from lrbench_hpo.cli.exchange_output import Bar, show_import
+from lrbench_hpo.cli.messages import print_error
+from lrbench_hpo.database import Database, connect
+from lrbench_hpo.database.failures import shown
+from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, Foreign
+from lrbench_hpo.exchange.importing import ImportReport, checked_source, import_rows
+from lrbench_hpo.exchange.originals import Originals
+from lrbench_hpo.exchange.quarantine import Quarantine
+from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.tools import logs, optuna_study, ray_results
+from lrbench_hpo.records.run import utc_timestamp
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Rows = Callable[[Callable[[str], object]], "Iterator[Found | Rejected]"]
+_Rows = Callable[[Callable[[str], object]], Iterator[Found | Rejected]]
 
 
 def _pairs(_: click.Context, option: click.Parameter, value: Sequence[str]) -> dict[str, str]:
@@ -47,16 +55,16 @@ def _constants(
 
 _FOREIGN: Sequence[Callable[[Any], Any]] = (
     options.database,
-    click.option("--dataset", metavar="NAME", help="The data set, where the results do not say."),
-    click.option("--model", metavar="NAME", help="The model, where the results do not say."),
+    click.option("--dataset", metavar="NAME", help="The data set, if the results do not name it."),
+    click.option("--model", metavar="NAME", help="The model, if the results do not name it."),
     click.option(
         "--map",
         "mapping",
         metavar="THEIRS=OURS",
         multiple=True,
         callback=_pairs,
-        help="What a name of theirs is: k0, k1, gamma, l, l_epochs, p, function, max_iterations, "
-        "epochs, iteration, seed, top1, task.batch_size, ...; may be given several times.",
+        help="The meaning of a name of theirs: k0, k1, gamma, l, l_epochs, p, function, "
+        "max_iterations, epochs, iteration, seed, top1, task.batch_size, ...; may be repeated.",
     ),
     click.option(
         "--set",
@@ -64,11 +72,11 @@ _FOREIGN: Sequence[Callable[[Any], Any]] = (
         metavar="OURS=VALUE",
         multiple=True,
         callback=_constants,
-        help="A value that they do not name, as k1=0 or task.optimizer=sgd.",
+        help="A value that the results do not hold, such as k1=0 or task.optimizer=sgd.",
     ),
     click.option("--max-iterations", "-T", type=int, help="Budget of a run, in iterations."),
     click.option(
-        "--iterations-per-epoch", type=float, help="What turns their epochs into iterations."
+        "--iterations-per-epoch", type=float, help="Converts their epochs into iterations."
     ),
     click.option("--percent", is_flag=True, help="Accuracies are per cent, not shares."),
     click.option(
@@ -76,11 +84,11 @@ _FOREIGN: Sequence[Callable[[Any], Any]] = (
         type=click.Choice(["train", "validation", "test"]),
         default="validation",
         show_default=True,
-        help="Where accuracy was measured.",
+        help="Split that accuracy was measured on.",
     ),
     click.option("--source", metavar="NAME", help="Store the runs under this source."),
     click.option(
-        "--created-at", metavar="TIME", help="When, as 2026-03-01T12:00Z, if nothing says it."
+        "--created-at", metavar="TIME", help="Time of results without one: 2026-03-01T12:00Z."
     ),
     click.option("--dry-run", is_flag=True, help="Only show what would be stored."),
 )
@@ -89,9 +97,14 @@ _POLICY: Sequence[Callable[[Any], Any]] = (
         "--function",
         default="FIX",
         show_default=True,
-        help="The LR function, where no parameter of theirs names it.",
+        help="The LR function, if no parameter of theirs names it.",
     ),
-    click.option("--metric", default="top1", show_default=True, help="What the trials' value is."),
+    click.option(
+        "--metric",
+        default="top1",
+        show_default=True,
+        help="The metric that is the value of a trial.",
+    ),
 )
 
 
@@ -109,43 +122,42 @@ def _foreign(*more: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
 @click.option("--study", metavar="NAME", help="The study; may be left out if there is only one.")
 @_foreign(*_POLICY)
 def import_optuna(
-    storage: str, study: str | None, database: str | None, dry_run: bool, **said: Any
+    storage: str, study: str | None, database: str | None, dry_run: bool, **settings: Any
 ) -> None:
-    """Store the finished trials of an Optuna study: a URL of Optuna's, or the file of one.
+    """Store the finished trials of an Optuna study.
 
-    A study made by lrbench-hpo says everything itself. Of any other one, --map says which
-    parameters make the policy: --map lr=k0 --map schedule=function. User attributes are mapped in
-    the same way, and value0, value1, ... of several objectives. Steps that count epochs make a
-    curve with --iterations-per-epoch only; --map step=iteration says that they count iterations.
-    Trials that are not over are left out. Nothing is written to the study.
+    STORAGE is a URL of Optuna's, or a file. A study of lrbench-hpo needs no options. For any other
+    one, --map names the parameters that make the policy: --map lr=k0 --map schedule=function. User
+    attributes are mapped in the same way, and value0, value1, ... of several objectives. Steps
+    that count epochs make a curve only with --iterations-per-epoch; --map step=iteration declares
+    that they count iterations. Trials that have not ended are left out. Nothing is written to the
+    study.
     """
-    from lrbench_hpo.exchange.tools import optuna_study
-
     opened = optuna_study.opened(storage, study)
-    foreign = _said(said)
+    foreign = _foreign_from_options(settings)
     name = _shown(storage)
     label = name if study is None else f"{name} {opened.study_name}"
-    told: list[str] = []
+    notes: list[str] = []
 
     def rows(left_out: Callable[[str], object]) -> Iterator[Found | Rejected]:
-        return optuna_study.read(opened, foreign=foreign, left_out=left_out, tell=told.append)
+        return optuna_study.read(opened, foreign=foreign, left_out=left_out, tell=notes.append)
 
-    _import([(label, rows)], database, foreign, dry_run, told)
+    _import([(label, rows)], database, foreign, dry_run, notes)
 
 
 @click.command("import-ray")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @_foreign(*_POLICY)
-def import_ray(folders: tuple[str, ...], database: str | None, dry_run: bool, **said: Any) -> None:
-    """Store the finished trials of Ray Tune experiments: the folders that hold their trials.
+def import_ray(
+    folders: tuple[str, ...], database: str | None, dry_run: bool, **settings: Any
+) -> None:
+    """Store the finished trials of Ray Tune experiments.
 
-    Trials of lrbench_hpo.train say everything themselves. Of others, --map says which names in
-    config and reports are meant, with / between levels: --map optimizer/lr=k0 --map
-    mean_accuracy=top1. Ray need not be installed, and pickles are never read.
+    DIR is a folder that holds trials. Trials of lrbench_hpo.train need no options. For others,
+    --map names the entries of config and reports, with / between levels: --map optimizer/lr=k0
+    --map mean_accuracy=top1. Ray need not be installed, and pickles are never read.
     """
-    from lrbench_hpo.exchange.tools import ray_results
-
-    foreign = _said(said)
+    foreign = _foreign_from_options(settings)
 
     def rows(folder: str) -> _Rows:
         return lambda left_out: ray_results.read(folder, foreign, left_out=left_out)
@@ -162,18 +174,17 @@ def import_logs(
     database: str | None,
     lr_column: str | None,
     dry_run: bool,
-    **said: Any,
+    **settings: Any,
 ) -> None:
-    """Store runs from training logs: folders with TensorBoard's or CSV logs in or below them.
+    """Store runs from training logs of TensorBoard or in CSV.
 
-    The policy is the LR function that reproduces the logged learning rates; a log that none
-    reproduces, or that has too few of them to tell several functions apart, is rejected. Accuracy
-    and losses are told by their names, or by --map. A log that ends before --max-iterations, by
-    more than a twentieth and more than one logging interval, is stored as pruned.
+    DIR is a folder with logs in or below it. The policy is the LR function that reproduces the
+    logged learning rates. A log is rejected if no function reproduces them, or if it has too few
+    of them to tell several functions apart. Accuracy and losses are found by their names, or by
+    --map. A log that ends before --max-iterations, by more than a twentieth and more than one
+    logging interval, is stored as pruned.
     """
-    from lrbench_hpo.exchange.tools import logs
-
-    foreign = _said(said)
+    foreign = _foreign_from_options(settings)
 
     def rows(folder: str) -> _Rows:
         return lambda _: logs.read(folder, foreign, lr_column=lr_column)
@@ -181,21 +192,14 @@ def import_logs(
     _import([(folder, rows(folder)) for folder in folders], database, foreign, dry_run)
 
 
-def _said(said: dict[str, Any]) -> Foreign:
-    from lrbench_hpo.exchange.foreign import Foreign
-    from lrbench_hpo.exchange.importing import checked_source
-
-    if said["source"] is not None:
-        checked_source(said["source"])
-    return Foreign(**said)
+def _foreign_from_options(settings: dict[str, Any]) -> Foreign:
+    if settings["source"] is not None:
+        checked_source(settings["source"])
+    return Foreign(**settings)
 
 
 def _shown(location: str) -> str:
-    """A storage's URL as it may be kept."""
-    import sqlalchemy as sa
-
-    from lrbench_hpo.database.failures import shown
-
+    """The URL of a storage without its password."""
     if "://" not in location or location.startswith("journal:"):
         return location
     return shown(sa.make_url(location))
@@ -206,14 +210,9 @@ def _import(
     database: str | None,
     foreign: Foreign,
     dry_run: bool,
-    told: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """Store what the inputs hold, or show it; ends the command with its exit status."""
-    from lrbench_hpo.cli.exchange_output import show_import, tell
-    from lrbench_hpo.database import connect
-    from lrbench_hpo.errors import DatabaseError
-    from lrbench_hpo.exchange.rows import ExchangeError
-
+    """Store the runs of the inputs, or show them; end the command with its exit status."""
     reports: list[ImportReport] = []
     undated: list[str] = []
     unread = 0
@@ -226,8 +225,8 @@ def _import(
                 if len(inputs) == 1:
                     raise
                 unread += 1
-                tell(error)
-            except DatabaseError:  # which ends it; what came before is not passed over
+                print_error(error)
+            except DatabaseError:  # ends the command; report what was imported before
                 show_import(reports, unread=unread)
                 raise
             if reports and reports[-1].interrupted:
@@ -236,8 +235,8 @@ def _import(
         if db is not None:
             db.close()
     status = show_import(reports, unread=unread, dry_run=dry_run)
-    for line in told:
-        click.echo(line, err=True)
+    for note in notes:
+        click.echo(note, err=True)
     if undated:
         again = "" if dry_run else ", after db forget has taken these out"
         click.echo(
@@ -251,14 +250,9 @@ def _import(
 def _import_one(
     db: Database | None, name: str, read: _Rows, source: str | None, undated: list[str]
 ) -> ImportReport:
-    from lrbench_hpo.checks import printable
-    from lrbench_hpo.cli.exchange_output import Bar
-    from lrbench_hpo.exchange.importing import import_rows
-    from lrbench_hpo.exchange.quarantine import Quarantine
-
     unfinished: list[str] = []
     known: list[str] = []
-    rows = _noted(read(unfinished.append), undated)
+    rows = _note_undated(read(unfinished.append), undated)
     with Bar(name) as bar:
         report = import_rows(
             db,
@@ -276,12 +270,10 @@ def _import_one(
     return report
 
 
-def _noted(rows: Iterator[Found | Rejected], undated: list[str]) -> Iterator[Found | Rejected]:
-    """The rows; the places of those that say no time are noted."""
-    from lrbench_hpo.exchange.foreign import UNKNOWN_TIME
-    from lrbench_hpo.exchange.rows import Found
-    from lrbench_hpo.records.run import utc_timestamp
-
+def _note_undated(
+    rows: Iterator[Found | Rejected], undated: list[str]
+) -> Iterator[Found | Rejected]:
+    """Yield the rows, and note the places of those without a time."""
     unknown = utc_timestamp(UNKNOWN_TIME)
     for row in rows:
         if isinstance(row, Found) and row.run.created_at == unknown:
@@ -292,10 +284,7 @@ def _noted(rows: Iterator[Found | Rejected], undated: list[str]) -> Iterator[Fou
 def _not_stored(
     db: Database, rows: Iterator[Found | Rejected], known: list[str]
 ) -> Iterator[Found | Rejected]:
-    """The rows without runs that the tool that trained them has stored here in its own form."""
-    from lrbench_hpo.exchange.originals import Originals
-    from lrbench_hpo.exchange.rows import Found
-
+    """Yield the rows whose runs the database does not hold as first stored by their trainer."""
     originals = Originals(db)
     for row in rows:
         if isinstance(row, Found) and originals.hold(row.run):
@@ -305,11 +294,7 @@ def _not_stored(
 
 
 def _shown_rows(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
-    """The rows, each shown as it would be stored."""
-    from lrbench_hpo.checks import printable
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.exchange.rows import Found
-
+    """Yield the rows, and print each as it would be stored."""
     for row in rows:
         if isinstance(row, Found):
             run = row.run

@@ -1,10 +1,46 @@
-"""What one `tune` command was asked for."""
+"""The arguments of one `tune` command."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class PopulationOptions:
+    """How trials are trained together, and whether losing trials are stopped.
+
+    Attributes:
+        size: policies that are trained at a time, 0 for as many as pay; None: one after the other.
+        executor: of the population.
+        processes: that share the population; None: as `optimize` decides.
+        early_stopping: whether trials without a chance are stopped.
+    """
+
+    size: int | None = None
+    executor: str = "auto"
+    processes: int | None = None
+    early_stopping: bool = False
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """The values of ``--ray`` and its options; None is the default.
+
+    Attributes:
+        address: of the cluster.
+        cpus: CPUs of a trial.
+        gpus: GPUs of a trial.
+        concurrent: trials at once.
+        scheduler: ``asha`` or ``none``.
+    """
+
+    address: str | None
+    cpus: float | None
+    gpus: float | None
+    concurrent: int | None
+    scheduler: str
 
 
 @dataclass(frozen=True)
@@ -21,12 +57,8 @@ class Job:
         json_file: where to write all results.
         database: URL or file of the LR database.
         settings: of the search, by the names of `create_study`.
-        range_test: whether an LR range test may be run where nobody knows the LR scale.
-        population: how many policies are trained at a time, 0 for as many as pay; None for one
-            after the other.
-        executor: of the population.
-        processes: that share the population; None: as `optimize` decides.
-        early_stopping: whether trials without a chance are stopped.
+        range_test: whether an LR range test may be run where the LR scale is unknown.
+        population: how trials are trained together.
     """
 
     dataset: str
@@ -38,37 +70,5 @@ class Job:
     json_file: str | None
     database: str | None
     settings: Mapping[str, Any]
-    range_test: bool = True
-    population: int | None = None
-    executor: str = "auto"
-    processes: int | None = None
-    early_stopping: bool = False
-
-
-@dataclass(frozen=True)
-class Together:
-    """How trials are trained at the same time, and whether losers are stopped; as in `Job`."""
-
-    population: int | None
-    executor: str
-    processes: int | None
-    early_stopping: bool
-
-
-@dataclass(frozen=True)
-class OnRay:
-    """What ``--ray`` and its options ask for; None is the default.
-
-    Attributes:
-        address: of the cluster.
-        cpus: CPUs of a trial.
-        gpus: GPUs of a trial.
-        concurrent: trials at once.
-        scheduler: ``asha`` or ``none``.
-    """
-
-    address: str | None
-    cpus: float | None
-    gpus: float | None
-    concurrent: int | None
-    scheduler: str
+    range_test: bool
+    population: PopulationOptions

@@ -1,17 +1,19 @@
-"""``db show RUN``: one run whole, with its origin and its curve."""
+"""``db show RUN``: one run in full, with its origin and its curve."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from lrbench_hpo.database import Database, Origin
-    from lrbench_hpo.records.run import CurvePoint, Run
+from lrbench_hpo import checks
+from lrbench_hpo.cli import tables
+from lrbench_hpo.database import Database, Origin
+from lrbench_hpo.errors import UnknownNameError
+from lrbench_hpo.records.run import CurvePoint, Run
 
 _ROWS = 12  # of a curve's table
 _BARS = "▁▂▃▄▅▆▇█"
@@ -19,13 +21,11 @@ _WIDTH = 60  # bars of a curve's picture
 
 
 def show(db: Database, prefix: str, *, as_json: bool) -> None:
-    """Print the one run whose uid starts like this.
+    """Print the one run whose uid starts with a prefix.
 
     Raises:
         UnknownNameError: when there is no such run, or more than one.
     """
-    from lrbench_hpo.cli import tables
-
     run, origin = _the_one(db, prefix)
     if as_json:
         known = None if origin is None else origin.to_dict()
@@ -50,8 +50,6 @@ def show(db: Database, prefix: str, *, as_json: bool) -> None:
 
 
 def _the_one(db: Database, prefix: str) -> tuple[Run, Origin | None]:
-    from lrbench_hpo.errors import UnknownNameError
-
     found = db.lookup(prefix.lower(), limit=5)
     if len(found) == 1:
         return found[0]
@@ -82,8 +80,6 @@ def _facts(run: Run, origin: Origin | None) -> Iterator[tuple[str, str]]:
 
 
 def _value(value: Any) -> str:
-    from lrbench_hpo import checks
-
     if isinstance(value, float):
         return f"{value:.6g}"
     if value is None:
@@ -99,8 +95,6 @@ def _rows_of(points: int) -> str:
 
 
 def _curve_rows(curve: Sequence[CurvePoint]) -> Iterator[tuple[str, ...]]:
-    from lrbench_hpo.cli import tables
-
     for point in _spread(curve, _ROWS):
         yield (
             f"{point.iteration:,}",
@@ -123,7 +117,7 @@ def _bars(curve: Sequence[CurvePoint]) -> Iterator[tuple[str, str, str]]:
 
 
 def bars(values: Sequence[float | None], *, log: bool = False) -> str:
-    """Values as a line of bars, the lowest one lowest; a blank where there is none.
+    """Draw values as a line of bars, and a missing value as a blank.
 
     >>> bars([0.0, None, 0.5, 1.0])
     '▁ ▅█'
@@ -146,7 +140,7 @@ def bars(values: Sequence[float | None], *, log: bool = False) -> str:
 
 
 def _spread(curve: Sequence[CurvePoint], count: int) -> list[CurvePoint]:
-    """So many points at most, evenly spread, with the first and the last."""
+    """Pick at most `count` points at even distances, among them the first and the last."""
     if len(curve) <= count:
         return list(curve)
     step = (len(curve) - 1) / (count - 1)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from lrbench_hpo.cli.job import OnRay, Together
+from lrbench_hpo.cli.job import PopulationOptions, RayOptions
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -17,7 +17,7 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str
 
 
 def _members(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    """A number of members; 0 stands for as many as pay."""
+    """Parse a number of members; 0 stands for as many as pay."""
     if value is None or value == "auto":
         return None if value is None else 0
     if not value.isdecimal() or int(value) < 1:
@@ -28,14 +28,17 @@ def _members(_: click.Context, __: click.Parameter, value: str | None) -> int | 
 
 
 def no_password(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse a database URL with a password, which everybody could read in the list of processes.
+    """Refuse a database URL with a password, which all users could read in the process list.
 
     Raises:
         click.UsageError: for such a URL.
     """
+    if value is None:
+        return None
+    # Only here: the database layer takes half a second to load, and --help does not need it.
     from lrbench_hpo.database.location import has_password
 
-    if value is not None and has_password(value):
+    if has_password(value):
         name = parameter.opts[0]
         place = ", or the whole URL in LRBENCH_DATABASE_URL" if name == "--database" else ""
         raise click.UsageError(
@@ -119,8 +122,8 @@ def ray(command: _Command) -> _Command:
     return command
 
 
-def ray_given(settings: dict[str, Any]) -> OnRay | None:
-    """Take the options of `ray` out of a command's arguments; None when it is not asked for.
+def take_ray_options(settings: dict[str, Any]) -> RayOptions | None:
+    """Take the options of `ray` out of a command's arguments; None without ``--ray``.
 
     Raises:
         click.UsageError: for one of them without ``--ray``.
@@ -136,7 +139,7 @@ def ray_given(settings: dict[str, Any]) -> OnRay | None:
                 option = "--" + name.replace("_", "-")
                 raise click.UsageError(f"{option} {value}: for trials on Ray: add --ray")
         return None
-    return OnRay(
+    return RayOptions(
         address or None,
         given["cpus_per_trial"],
         given["gpus_per_trial"],
@@ -176,17 +179,17 @@ _POPULATION: Sequence[Callable[[Any], Any]] = (
 
 
 def population(command: _Command) -> _Command:
-    """Add the options of a search whose trials are trained together."""
+    """Add the options that train the trials of a search together."""
     for decorate in reversed(_POPULATION):
         command = decorate(command)
     return command
 
 
-def population_given(settings: dict[str, Any], *, on_ray: bool) -> Together:
+def take_population_options(settings: dict[str, Any], *, on_ray: bool) -> PopulationOptions:
     """Take the options of `population` out of a command's arguments.
 
     Raises:
-        click.UsageError: for one that means nothing without another, with several objectives, or
+        click.UsageError: for one that has no effect without another, with several objectives, or
             on Ray.
     """
     names = ("population", "executor", "processes", "early_stopping")
@@ -209,12 +212,12 @@ def population_given(settings: dict[str, Any], *, on_ray: bool) -> Together:
     stopping, several = given["early_stopping"], settings["objective"] == "pareto"
     if stopping and several:
         raise click.UsageError(
-            "--early-stopping --objective pareto: who falls behind in the score may still be on "
-            "the front, so nobody is stopped: leave out --early-stopping, or give --objective score"
+            "--early-stopping --objective pareto: a trial with a low score may still be on the "
+            "front, so no trial is stopped: leave out --early-stopping, or give --objective score"
         )
     if stopping is None:
         stopping = given["population"] is not None and not several
-    return Together(
+    return PopulationOptions(
         given["population"], given["executor"] or "auto", given["processes"], bool(stopping)
     )
 

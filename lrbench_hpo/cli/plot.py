@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lrbench_hpo.cli import options
-
-if TYPE_CHECKING:
-    from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.cli.plots import plot_policies
+from lrbench_hpo.errors import LRBenchError, PolicyError
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.prior.question import Question
 
 _WRITTEN = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 _PARAMETER = re.compile(r"\s*(\w+)\s*=\s*(\[[^\]]*\]|[^,\[\]]+?)\s*(?:,|$)")
@@ -42,13 +43,8 @@ def plot(
     For example: lrbench-hpo plot "SINEXP(k0=0.0001, k1=0.9, gamma=0.99994, l=2000)"
     --max-iterations 64000 -o sinexp.png
     """
-    from lrbench_hpo.cli.plots import plot_policies
-    from lrbench_hpo.errors import PolicyError
-
     drawn = [parse_policy(written) for written in policies]
     if recommended:
-        from lrbench_hpo.prior.question import Question
-
         prior = Question(*recommended, max_iterations=max_iterations, database=database).prior()
         max_iterations = prior.scale.max_iterations
         drawn += [entry.policy for entry in prior.portfolio]
@@ -63,14 +59,11 @@ def plot(
 
 
 def parse_policy(written: str) -> LRPolicy:
-    """A policy from the way it is printed, or from its JSON.
+    """Read a policy as it is printed, or from its JSON.
 
     >>> parse_policy("NSTEP(k0=0.1, gamma=0.1, l=[32000, 48000])").l
     (32000, 48000)
     """
-    from lrbench_hpo.errors import LRBenchError, PolicyError
-    from lrbench_hpo.policies import LRPolicy
-
     match = _WRITTEN.fullmatch(written)
     try:
         if not match:

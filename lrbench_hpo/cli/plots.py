@@ -30,7 +30,7 @@ _MAX_LABEL = 90  # characters; a long composition would push everything else out
 def curve(
     policy: LRPolicy, max_iterations: int, columns: int = _COLUMNS
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Points of a line that looks like the LR curve, however fast its cycles are.
+    """Compute the points of a line that looks like the LR curve, however fast its cycles are.
 
     Up to two iterations a column are all drawn. Beyond that each column gives the lowest and the
     highest of its LRs, in the order of time, so that cycles narrower than a pixel fill a band
@@ -86,8 +86,8 @@ def plot_policies(
         The path.
 
     Raises:
-        UnknownNameError: the suffix is none of the two.
-        PolicyError: there is no policy, or the budget is no whole number >= 1.
+        UnknownNameError: the suffix is neither of the two.
+        PolicyError: there is no policy, or the budget is not a whole number >= 1.
         LRBenchError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
@@ -119,13 +119,13 @@ def plot_policies(
 
 
 def checked_path(path: str | Path) -> Path:
-    """The file of a picture, before there is anything to draw.
+    """Check the name of a picture's file, before anything is drawn.
 
     Args:
         path: a name that ends with .png or .svg.
 
     Raises:
-        UnknownNameError: the suffix is none of the two.
+        UnknownNameError: the suffix is neither of the two.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -147,7 +147,7 @@ def plot_range_test(result: RangeTest, path: str | Path, *, title: str | None = 
         The path.
 
     Raises:
-        UnknownNameError: the suffix is none of the two.
+        UnknownNameError: the suffix is neither of the two.
         RecordError: the test has no runs.
         LRBenchError: the file cannot be written.
         MissingExtraError: matplotlib is not installed.
@@ -169,7 +169,7 @@ def plot_range_test(result: RangeTest, path: str | Path, *, title: str | None = 
     known = f"reference LR {result.reference_lr:.3g}, times or divided by {result.spread:.2g}"
     axes.axvline(result.reference_lr, color="C2", linewidth=2, label=known)
     finite = [[loss for loss in run if loss is not None] for run in result.losses]
-    # What has exploded would press everything else to the floor.
+    # Losses that exploded would flatten the rest of the curve.
     level = max((float(np.median(run[:5])) for run in finite if run), default=1.0)
     axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
     axes.set_ylim(bottom=min([0.0, *(min(run) for run in finite if run)]), top=1.6 * abs(level))
@@ -186,13 +186,9 @@ def _label(policy: LRPolicy) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure of its own canvas: the user's matplotlib backend is left alone."""
-    try:
+    """A figure without pyplot: the user's matplotlib backend is not changed."""
+    with MissingExtraError.unless_installed("matplotlib", "plots"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise MissingExtraError.of("matplotlib", "plots") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -1,4 +1,4 @@
-"""``db origins`` and ``db forget``: where rows come from, and the end of those not trusted."""
+"""``db origins`` and ``db forget``: where runs come from, and how to remove some of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
-from lrbench_hpo.cli import filters, options
-
-if TYPE_CHECKING:
-    from lrbench_hpo.database import Database, Origin
+from lrbench_hpo import checks
+from lrbench_hpo.checks import printable
+from lrbench_hpo.cli import filters, options, tables
+from lrbench_hpo.database import Database, Origin, connect
+from lrbench_hpo.errors import UnknownNameError
 
 NOTHING_REMOVED = 1
 _CHECKSUM = re.compile(r"[0-9a-fA-F]{8,64}")  # or its beginning
@@ -24,22 +24,19 @@ _CHECKSUM = re.compile(r"[0-9a-fA-F]{8,64}")  # or its beginning
 @options.database
 @filters.as_json
 def origins(database: str | None, as_json: bool) -> None:
-    """How the runs came in: who stored them, when, with which version, from which file."""
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.database import connect
-
+    """Who stored the runs, when, and from which file."""
     with connect(database) as db:
         found = db.origins()
     if as_json:
         click.echo(json.dumps([{**o.to_dict(), "runs": runs} for o, runs in found], indent=2))
         return
-    rows = [(*described(origin), f"{runs:,}") for origin, runs in found]
+    rows = [(*_described(origin), f"{runs:,}") for origin, runs in found]
     columns = ("who", "when (UTC)", "version", "file", "before that", ">runs")
     tables.console().print(tables.table("How runs came in", columns, rows))
 
 
-def described(origin: Origin) -> tuple[str, str, str, str, str]:
-    """One origin as cells of a table: the last one tells of the origin before it."""
+def _described(origin: Origin) -> tuple[str, str, str, str, str]:
+    """The cells of one origin in the table; the last one describes the origin before it."""
     before = "" if origin.before is None else f"{origin.before.who}, {origin.before.at[:10]}"
     file = origin.file or ""
     if origin.checksum:
@@ -54,17 +51,18 @@ def described(origin: Origin) -> tuple[str, str, str, str, str]:
     "--file",
     "file",
     metavar="NAME|SHA-256",
-    help="Remove the runs imported from this file, as db origins says: its name, or at least the "
+    help="Remove the runs imported from this file, as in db origins: its name, or at least the "
     "first 8 digits of its SHA-256.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say how many runs there are.")
+@click.option("--dry-run", is_flag=True, help="Only print how many runs there are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def forget(
     database: str | None, source: str | None, file: str | None, dry_run: bool, yes: bool
 ) -> None:
-    """Remove the runs of one source or of one imported file, for good."""
-    from lrbench_hpo.database import connect
+    """Remove the runs of one source or of one imported file.
 
+    They are removed for good, once you have confirmed it.
+    """
     if (source is None) == (file is None):
         raise click.UsageError("say what to forget: --source NAME, or --file NAME")
     with connect(database) as db:
@@ -85,7 +83,7 @@ def forget(
 
 
 def _ask(source: str | None) -> None:
-    """Go on only if the user wants it."""
+    """Ask the user; end the command unless the answer is yes."""
     copy = "" if source is None else f" --source {shlex.quote(source)}"
     click.echo(f"this keeps a copy: lrbench-hpo db export copy.jsonl.gz{copy}")
     answer = "nothing was removed"
@@ -102,11 +100,11 @@ def _ask(source: str | None) -> None:
 
 
 def _file_meant(db: Database, file: str) -> tuple[str | None, str | None]:
-    """The name of one imported file, and its checksum, as far as they are needed to tell it.
+    """The name of one imported file, its checksum, or both: what identifies it.
 
     Raises:
         UnknownNameError: for a file that nothing was imported from.
-        RecordError: for one that may be several.
+        RecordError: for one that could be several files.
     """
     imported = [origin for origin, _ in db.origins() if origin.file is not None]
     named = [origin.checksum for origin in imported if origin.file == file]
@@ -122,8 +120,6 @@ def _file_meant(db: Database, file: str) -> tuple[str | None, str | None]:
 
 
 def _only(file: str, checksums: Sequence[str | None]) -> str | None:
-    from lrbench_hpo import checks
-
     first, *others = dict.fromkeys(checksums)
     if others:
         known = ", ".join("none" if c is None else f"{c[:16]}…" for c in (first, *others))
@@ -133,8 +129,5 @@ def _only(file: str, checksums: Sequence[str | None]) -> str | None:
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> Exception:
-    from lrbench_hpo.checks import printable
-    from lrbench_hpo.errors import UnknownNameError
-
     names = list(dict.fromkeys(map(printable, known)))
     return UnknownNameError.among(kind, name, names or ["none: nothing was imported"])

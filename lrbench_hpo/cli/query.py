@@ -1,4 +1,4 @@
-"""``recommend``, ``rank`` and ``functions``: questions that need no training."""
+"""``recommend`` and ``rank``: questions that need no training."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import Any
 
 import click
 
-from lrbench_hpo.cli import options
+from lrbench_hpo.cli import filters, options, tables
+from lrbench_hpo.database.leaderboard import leaderboards
+from lrbench_hpo.prior.question import Question
 
 
 @click.command()
 @options.task
 @click.option("-n", "count", default=5, show_default=True, help="How many policies.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@filters.as_json
 def recommend(dataset: str, model: str, count: int, as_json: bool, **settings: Any) -> None:
     """Policies worth trying on a task, each with its evidence."""
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.prior.question import Question
-
     prior = Question(dataset, model, **settings).prior(count)
     if as_json:
         click.echo(json.dumps([entry.to_dict() for entry in prior.portfolio], indent=2))
@@ -28,7 +27,11 @@ def recommend(dataset: str, model: str, count: int, as_json: bool, **settings: A
         f"{dataset} / {model}, {prior.scale.max_iterations:,} iterations, reference LR "
         f"{prior.scale.reference_lr:g} ({prior.reference_origin})"
     )
-    console.print(tables.recommendations(title, prior.portfolio))
+    rows = [
+        (str(rank), str(entry.policy), entry.why)
+        for rank, entry in enumerate(prior.portfolio, start=1)
+    ]
+    console.print(tables.table(title, (">#", "policy", "why"), rows))
     console.print(prior.summary, markup=False, highlight=False)
 
 
@@ -37,15 +40,15 @@ def recommend(dataset: str, model: str, count: int, as_json: bool, **settings: A
 @click.argument("model")
 @options.database
 @click.option("-n", "count", default=20, show_default=True, help="How many policies.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@filters.as_json
 @click.option("--by", default="score", show_default=True, help="score, or top1 alone.")
 def rank(
     dataset: str, model: str, database: str | None, count: int, as_json: bool, by: str
 ) -> None:
-    """Rank the stored policies of a task; policies within the noise share a rank."""
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.database.leaderboard import leaderboards
+    """Rank the stored policies of a task.
 
+    Policies whose results differ by less than the noise share a rank.
+    """
     groups = leaderboards(dataset, model, database=database, limit=count, by=by)
     if as_json:
         click.echo(json.dumps([group.to_dict() for group in groups], indent=2))
@@ -61,21 +64,5 @@ def rank(
             )
             for entry in group.ranked
         ]
-        tables.console().print(
-            tables.table(group.title, (">rank", "policy", f">{by}", ">std", ">runs"), rows)
-        )
-
-
-@click.command()
-def functions() -> None:
-    """The table of LR functions with their formulas."""
-    from lrbench_hpo.cli import tables
-    from lrbench_hpo.policies import DEFAULT_FUNCTIONS, FUNCTIONS
-
-    rows = [
-        (name, row.formula, ", ".join(row.parameters), "yes" if name in DEFAULT_FUNCTIONS else "")
-        for name, row in FUNCTIONS.items()
-    ]
-    console = tables.console()
-    columns = ("function", "g(t)", "parameters", "default")
-    console.print(tables.table("LR(t) = |k0 - k1| g(t) + min(k0, k1)", columns, rows))
+        columns = (">rank", "policy", f">{by}", ">std", ">runs")
+        tables.console().print(tables.table(group.title, columns, rows))

@@ -1,19 +1,17 @@
-"""``range-test``: a task's reference LR from a few short runs at rising LRs."""
+"""``range-test``: the reference LR of a task, from a few short runs with a rising LR."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from lrbench_hpo.cli import options
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.cli import options, plots, tables
+from lrbench_hpo.cli.progress import range_test_progress
+from lrbench_hpo.lr_range import stored
+from lrbench_hpo.records.range_test import RangeTest
 
 
 @click.command("range-test")
@@ -38,22 +36,22 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Of weights, data order and split.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--amp", is_flag=True, help="Train in bfloat16 where it is safe.")
-@click.option("--no-store", "store", flag_value=False, default=True, help="Keep nothing of it.")
+@click.option("--no-store", "store", flag_value=False, default=True, help="Do not store it.")
 @options.database
 def range_test(
     dataset: str, model: str, picture: str | None, as_json: bool, **settings: Any
 ) -> None:
-    """Estimate the best constant LR of MODEL on DATASET, and the LRs that are usable.
+    """Estimate the best constant LR of MODEL on DATASET.
 
-    Short runs with an LR that rises after every update; it costs at most half of one trial. The
-    result is kept in the LR database. DATASET and MODEL are as for tune.
+    Also the LRs that are usable. The test is a few short runs whose LR rises after every update;
+    it costs at most half of one trial. The result is kept in the LR database. DATASET and MODEL
+    are as for tune.
     """
-    from lrbench_hpo.cli import plots, tables
-
     if picture is not None:
         plots.checked_path(picture)
     console = tables.console()
-    result = _measured(console, dataset, model, settings, quiet=as_json)
+    with range_test_progress(console, quiet=as_json) as on_progress:
+        result = stored.range_test(dataset, model, on_progress=on_progress, **settings)
     if picture is not None:
         title = f"LR range test of {dataset} / {model}"
         plots.plot_range_test(result, picture, title=title)
@@ -61,30 +59,10 @@ def range_test(
         click.echo(json.dumps(result.to_dict(), indent=2))
         return
     for line in _lines(dataset, model, result):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tables.print_line(console, line)
     if picture is not None:
         click.echo(f"wrote {picture}")
     click.echo(f"next: {_next_command(dataset, model, result, settings)}")
-
-
-def _measured(
-    console: Console, dataset: str, model: str, settings: dict[str, Any], *, quiet: bool
-) -> RangeTest:
-    from rich.progress import MofNCompleteColumn, TextColumn
-
-    from lrbench_hpo.cli.progress import progress_bar
-    from lrbench_hpo.lr_range import stored as range_testing
-
-    amount = (MofNCompleteColumn(), TextColumn("iterations"))
-    with progress_bar(console, *amount, transient=True) as bar:
-        bar.disable = bar.disable or quiet
-        shown = bar.add_task("range test", total=None)
-        return range_testing.range_test(
-            dataset,
-            model,
-            on_progress=lambda done, planned: bar.update(shown, completed=done, total=planned),
-            **settings,
-        )
 
 
 def _lines(dataset: str, model: str, result: RangeTest) -> list[str]:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.trial import TrialState
-from ray.tune import Callback
 
+from lrbench_hpo.cli.study_progress import StudyProgress
+from lrbench_hpo.errors import MissingExtraError
+from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
 from lrbench_hpo.records.member_reports import members_in
 
-if TYPE_CHECKING:
-    from lrbench_hpo.cli.progress import StudyProgress
-    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
+with MissingExtraError.unless_installed("ray", "ray"):
+    from ray.tune import Callback
 
 
 class RayProgress(Callback):
-    """Shows what Ray Tune tells of its trials.
+    """Shows the events of Ray Tune's trials.
 
     Args:
         progress: the bar.
-        searcher: whose study knows the trials.
+        searcher: its study holds the trials.
     """
 
     def __init__(self, progress: StudyProgress, searcher: LRBenchSearcher) -> None:
@@ -28,7 +29,7 @@ class RayProgress(Callback):
         self._searcher = searcher
         self._shown: set[int] = set()
         self._recalled = 0
-        self.trials = 0  # of the experiment; a resumed one keeps the number it began with
+        self.trials = 0  # of the experiment; a resumed one keeps the number it was started with
 
     def setup(
         self,
@@ -37,7 +38,7 @@ class RayProgress(Callback):
         total_num_samples: int | None = None,
         **info: Any,
     ) -> None:
-        """Learn how many trials there are to be."""
+        """Note how many trials the experiment has."""
         self.trials = total_num_samples or 0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -50,7 +51,7 @@ class RayProgress(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Move the bar, and print the lines of a population's policies that are over."""
+        """Move the bar, and print the lines of a population's policies that ended."""
         numbers = self._searcher.numbers(trial.trial_id)
         reached = {
             numbers[place]: report.get("iteration", 0)
@@ -61,7 +62,7 @@ class RayProgress(Callback):
             reached = {numbers[0]: result.get("iteration", 0)}
         for number, iteration in reached.items():
             if number not in self._shown:
-                self._progress.at(number, int(iteration))
+                self._progress.move_to(number, int(iteration))
         if len(numbers) > 1:
             self._show(numbers)
 
@@ -70,32 +71,32 @@ class RayProgress(Callback):
         self._show(self._searcher.numbers(trial.trial_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that a lost trial goes on."""
+        """Print that a lost trial goes on from its checkpoint."""
         numbers = self._searcher.numbers(trial.trial_id)
         which, on = f"trial {numbers[0] if numbers else None}", "it goes on from its"
         if len(numbers) > 1:
             which, on = f"trials {', '.join(map(str, numbers))}", "they go on from their"
-        self._progress.say(f"{which}: stopped ({reason_of(trial)}); {on} last checkpoint")
+        self._progress.print_line(f"{which}: stopped ({reason_of(trial)}); {on} last checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Print why a trial failed."""
-        told = self._searcher.study.get_trials(deepcopy=False)
+        trials_by_number = self._searcher.study.get_trials(deepcopy=False)
         for number in self._searcher.numbers(trial.trial_id):
-            if told[number].state == TrialState.FAIL:
+            if trials_by_number[number].state == TrialState.FAIL:
                 self._progress.failed(number, reason_of(trial))
             else:
                 self._show([number])
 
     def _show(self, numbers: Sequence[int]) -> None:
-        told = self._searcher.study.get_trials(deepcopy=False)
+        trials_by_number = self._searcher.study.get_trials(deepcopy=False)
         for number in numbers:
-            if told[number].state.is_finished() and number not in self._shown:
+            if trials_by_number[number].state.is_finished() and number not in self._shown:
                 self._shown.add(number)
-                self._progress.show(told[number])
+                self._progress.show(trials_by_number[number])
 
 
 def reason_of(trial: Any) -> str:
-    """Why a trial of Ray failed, in one line: what stands below its last traceback."""
+    """Why a trial of Ray failed, in one line: the text after its last traceback."""
     text = str(trial.get_error() or "").strip()
     lines = [line for line in text.splitlines() if line.strip()]
     frames = [place for place, line in enumerate(lines) if line.startswith(" ")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from lrbench_hpo.cli import options
+from lrbench_hpo.database.location import database_url
+from lrbench_hpo.database.roles import WRITER, role_statements
 
 _HEAD = """\
 -- The roles of the LR database {database!r}, schema {schema!r}: made, and given their rights.
@@ -27,13 +29,11 @@ def roles(
     writer: str | None,
     reader: str | None,
 ) -> None:
-    """Print the SQL that makes a PostgreSQL database's roles: owner, writer and reader.
+    """Print the SQL that makes the roles of a PostgreSQL database.
 
-    Nothing is connected to. The names of database and schema come from the URL.
+    They are an owner, a writer and a reader. No connection is made. The names of database and
+    schema come from the URL.
     """
-    from lrbench_hpo.database.location import database_url
-    from lrbench_hpo.database.roles import WRITER, role_statements
-
     url = database_url(database)
     names = {"schema": schema, "owner": owner, "writer": writer, "reader": reader}
     given = {name: value for name, value in names.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``tune``: the main job, from two names to a ranked table."""
+"""``tune``: the main command, from two names to a ranked table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from lrbench_hpo.cli import options, study_output
+from lrbench_hpo.cli import options
 from lrbench_hpo.cli.job import Job
+from lrbench_hpo.cli.json_file import check_writable
 
 _OF_TRAINING = ("data", "download", "device", "amp")
 
@@ -23,8 +24,8 @@ _OF_TRAINING = ("data", "download", "device", "amp")
 @click.option(
     "--storage",
     metavar="URL",
-    help="Optuna storage, to go on later or in parallel; with --ray, a folder or URL that all "
-    "nodes can write to.",
+    help="Optuna storage, to resume the study or to search in parallel; with --ray, a folder or "
+    "URL that all nodes can write to.",
 )
 @click.option("--study-name", metavar="S", help="Name of the study in the storage.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, data order and sampler.")
@@ -35,7 +36,7 @@ _OF_TRAINING = ("data", "download", "device", "amp")
     "range_test",
     flag_value=False,
     default=True,
-    help="Run no LR range test, even where nothing tells the LR scale.",
+    help="Run no LR range test, even where the LR scale is unknown.",
 )
 @click.option("--json", "json_file", metavar="FILE", help="Also write all results as JSON.")
 @options.population
@@ -51,19 +52,19 @@ def tune(
     range_test: bool,
     **settings: Any,
 ) -> None:
-    """Tune the LR policy of MODEL on DATASET, starting from known results.
+    """Tune the LR policy of MODEL on DATASET from known results.
 
-    DATASET is digits (no download), mnist, fashionmnist, kmnist, cifar10, cifar100, svhn, an
-    .npz file or a folder of images; MODEL is lenet, cnn3, mlp, resnet20 to resnet110,
-    torchvision:NAME or package.module:factory.
+    The known results are those in the LR database. DATASET is digits (no download), mnist,
+    fashionmnist, kmnist, cifar10, cifar100, svhn, an .npz file or a folder of images; MODEL is
+    lenet, cnn3, mlp, resnet20 to resnet110, torchvision:NAME or package.module:factory.
     """
     if trials < 1:
         raise click.UsageError(f"--trials {trials}: expected at least 1")
     if json_file:
-        study_output.check_writable(Path(json_file))
+        check_writable(Path(json_file))
     training = {name: settings.pop(name) for name in _OF_TRAINING}
-    on_ray = options.ray_given(settings)
-    together = options.population_given(settings, on_ray=on_ray is not None)
+    ray = options.take_ray_options(settings)
+    population = options.take_population_options(settings, on_ray=ray is not None)
     job = Job(
         dataset=dataset,
         model=model,
@@ -75,12 +76,13 @@ def tune(
         database=database,
         settings=settings,
         range_test=range_test,
-        **vars(together),
+        population=population,
     )
-    if on_ray is None:
+    # Only here: Ray is an extra and takes seconds to load, and --help needs neither.
+    if ray is None:
         from lrbench_hpo.cli.tune_local import tune_local
 
         sys.exit(tune_local(job))
     from lrbench_hpo.cli.tune_ray import tune_ray
 
-    sys.exit(tune_ray(job, on_ray))
+    sys.exit(tune_ray(job, ray))

@@ -1,24 +1,23 @@
-"""``tune`` in this process: one trial after the other."""
+"""``tune`` on this machine, without Ray."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
+import optuna
+from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from lrbench_hpo.cli import study_output, tables
 from lrbench_hpo.cli.job import Job
-from lrbench_hpo.cli.search_start import measured_here, search_settings
+from lrbench_hpo.cli.messages import INTERRUPTED
+from lrbench_hpo.cli.search_start import range_test_here, with_reference_lr
+from lrbench_hpo.cli.study_progress import PopulationProgress, StudyProgress
 from lrbench_hpo.errors import StudyError
-
-if TYPE_CHECKING:
-    import optuna
-    from rich.console import Console
-
-    from lrbench_hpo.records.run import Run
-    from lrbench_hpo.study.objective import Objective
-
-INTERRUPTED = 130
+from lrbench_hpo.records.run import Run
+from lrbench_hpo.study.create import create_study
+from lrbench_hpo.study.objective import Objective
+from lrbench_hpo.study.population import PopulationSearch, open_workers
+from lrbench_hpo.study.pruner import LRMinimaPruner
 
 
 def tune_local(job: Job) -> int:
@@ -35,10 +34,10 @@ def tune_local(job: Job) -> int:
         unstored = objective.close()
         study_output.finish(console, study, unstored, objective.store.file, job.json_file)
     if interrupted:
-        study_output.print_how_to_go_on(console, study.study_name if job.storage else None)
+        study_output.print_how_to_resume(console, study.study_name if job.storage else None)
         return INTERRUPTED
     if objective.must_train_again(study):
-        study_output.say(console, study_output.TRAINED_AGAIN)
+        tables.print_line(console, study_output.TRAINED_AGAIN)
     objective.test(study)
     study_output.print_test(console, study, job.json_file)
     return 1 if unstored else 0
@@ -46,24 +45,18 @@ def tune_local(job: Job) -> int:
 
 def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
     """Load the data, open the study, build the network: all that can fail before a trial."""
-    import optuna
-
-    from lrbench_hpo.study.create import create_study
-    from lrbench_hpo.study.objective import Objective
-
     # Its warnings come with a traceback for every trial that Ctrl-C or an error ends.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objective = Objective(job.dataset, job.model, database=job.database, **job.training)
-    settings = search_settings(
-        *(console, job, objective.dataset_name, objective.task_details, objective.database),
-        lambda budget: measured_here(console, job, objective.database, budget),
+    settings = with_reference_lr(
+        console,
+        job,
+        objective.dataset_name,
+        objective.task_details,
+        objective.database,
+        measure=lambda budget: range_test_here(console, job, objective.database, budget),
     )
     name = f"{objective.dataset_name}-{job.model}" if job.storage else None
-    pruner = None
-    if job.early_stopping:
-        from lrbench_hpo.study.pruner import LRMinimaPruner
-
-        pruner = LRMinimaPruner()
     study = create_study(
         objective.dataset_name,
         job.model,
@@ -73,7 +66,7 @@ def _prepare(console: Console, job: Job) -> tuple[Objective, optuna.Study]:
         load_if_exists=True,
         task=objective.task_details,
         seed=job.training["seed"],
-        pruner=pruner,
+        pruner=LRMinimaPruner() if job.population.early_stopping else None,
         **settings,
     )
     objective.prepare(study)
@@ -87,15 +80,12 @@ def _optimize(
     job: Job,
     budget: int,
 ) -> bool:
-    """Run the trials; whether Ctrl-C broke them off."""
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
+    """Run the trials; whether Ctrl-C interrupted them."""
     try:
-        if job.population is None:
-            _one_by_one(console, study, objective, job, budget)
+        if job.population.size is None:
+            _optimize_one_by_one(console, study, objective, job, budget)
         else:
-            _together(console, study, objective, job, budget)
+            _optimize_together(console, study, objective, job, budget)
     except KeyboardInterrupt:
         return True
     except (optuna.exceptions.OptunaError, SQLAlchemyError) as error:
@@ -104,30 +94,32 @@ def _optimize(
     return False
 
 
-def _one_by_one(
+def _optimize_one_by_one(
     console: Console, study: optuna.Study, objective: Objective, job: Job, budget: int
 ) -> None:
-    from lrbench_hpo.cli.progress import StudyProgress
-
     with StudyProgress(console, job.trials, budget) as progress:
         objective.on_progress = progress.moved
         # Trials that recall a stored result come on top, but not without end.
         study.optimize(objective, 3 * job.trials + 10, callbacks=[progress.finished])
 
 
-def _together(
+def _optimize_together(
     console: Console, study: optuna.Study, objective: Objective, job: Job, budget: int
 ) -> None:
-    from lrbench_hpo.cli.progress import PopulationProgress
-    from lrbench_hpo.study.population import PopulationSearch, open_workers
-
-    size = job.population or None
-    workers = open_workers(study, objective, size, job.executor, job.processes, most=job.trials)
+    options = job.population
+    workers = open_workers(
+        study,
+        objective,
+        options.size or None,
+        options.executor,
+        options.processes,
+        most=job.trials,
+    )
     for note in workers.notes:
-        study_output.say(console, note)
+        tables.print_line(console, note)
     with PopulationProgress(console, job.trials, budget) as progress:
         search = PopulationSearch(
-            study, objective, workers, [lambda _, trial: progress.over(trial)]
+            study, objective, workers, [lambda _, trial: progress.ended(trial)]
         )
         objective.on_progress = progress.moved
         try:

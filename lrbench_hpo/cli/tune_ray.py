@@ -1,4 +1,4 @@
-"""``tune --ray``: the main job, with its trials on a Ray cluster."""
+"""``tune --ray``: the trials run on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,39 +8,37 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import optuna
+from rich.console import Console
 
 from lrbench_hpo.cli import study_output, tables
-from lrbench_hpo.cli.job import Job, OnRay
-from lrbench_hpo.cli.search_start import search_settings
-from lrbench_hpo.cli.tune_local import INTERRUPTED
-from lrbench_hpo.records.run import Task
+from lrbench_hpo.cli.job import Job, RayOptions
+from lrbench_hpo.cli.messages import INTERRUPTED, print_error
+from lrbench_hpo.cli.ray_progress import RayProgress, reason_of
+from lrbench_hpo.cli.search_start import with_reference_lr
+from lrbench_hpo.cli.study_progress import StudyProgress
+from lrbench_hpo.database import opened
+from lrbench_hpo.ray_tune import cluster
+from lrbench_hpo.ray_tune import search as ray_search
+from lrbench_hpo.ray_tune.cluster import Share
+from lrbench_hpo.ray_tune.node_data import path_of
+from lrbench_hpo.ray_tune.record_runs import RecordRuns
+from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
+from lrbench_hpo.records.range_test import RangeTest
+from lrbench_hpo.records.run import Run, Task
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from lrbench_hpo.ray_tune.cluster import Share
-    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
-    from lrbench_hpo.records.range_test import RangeTest
-    from lrbench_hpo.records.run import Run
-
-# Of these, the trainable wants to know what is given; the rest is the searcher's alone.
+# The settings of a search that training needs, too.
 _OF_TRAINING = ("max_iterations", "batch_size", "optimizer")
 
 
-def tune_ray(job: Job, options: OnRay) -> int:
+def tune_ray(job: Job, options: RayOptions) -> int:
     """Run a job on Ray; the exit status."""
-    import optuna
-
-    from lrbench_hpo.database import opened
-    from lrbench_hpo.ray_tune import cluster
-    from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = checked_storage(job.storage)
-    # What is wrong without a cluster is said before one is asked.
+    # What can be checked without a cluster is checked before one is joined or started.
     cluster.scheduler_for(options.scheduler, max_iterations=1)
     cluster.checked_amounts(options.cpus, options.gpus, options.concurrent)
     LRBenchSearcher(objective=job.settings["objective"])
@@ -51,7 +49,7 @@ def tune_ray(job: Job, options: OnRay) -> int:
         search = Search(console, job, options)
         study = search.searcher.study
         study_output.print_start(console, study)
-        study_output.say(console, search.describe(address))
+        tables.print_line(console, search.describe(address))
         unstored: tuple[Run, ...] = ()
         try:
             ended = search.run(console, storage)
@@ -60,10 +58,10 @@ def tune_ray(job: Job, options: OnRay) -> int:
             study = search.searcher.study
             study_output.finish(console, study, unstored, search.record.file, job.json_file)
         if not ended:
-            study_output.print_how_to_go_on(console, job.study_name)
+            study_output.print_how_to_resume(console, job.study_name)
             return INTERRUPTED
         if why := search.failure():
-            click.echo(f"lrbench-hpo: {why}", err=True)
+            print_error(why)
             return 1
         search.test(console)
         study_output.print_test(console, study, job.json_file)
@@ -71,28 +69,22 @@ def tune_ray(job: Job, options: OnRay) -> int:
 
 
 class Search:
-    """A search on the cluster that is connected, from its checks to the test of the winner.
+    """A search on the connected cluster, from its checks to the test of the winner.
 
     Args:
-        console: where to tell what takes long.
+        console: where to print what takes long.
         job: what to search.
         options: of ``--ray``.
     """
 
-    def __init__(self, console: Console, job: Job, options: OnRay) -> None:
-        from lrbench_hpo.ray_tune import cluster
-        from lrbench_hpo.ray_tune import search as ray_search
-        from lrbench_hpo.ray_tune.node_data import path_of
-        from lrbench_hpo.ray_tune.record_runs import RecordRuns
-        from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
-
+    def __init__(self, console: Console, job: Job, options: RayOptions) -> None:
         self.job = job
         self.scheduler_name = options.scheduler
         self.share: Share = cluster.share_of(
             options.cpus, options.gpus, options.concurrent, trials=job.trials
         )
         self.population = _population(job, self.share)
-        # Of Ray's; the policies of the last population may be more than were asked for.
+        # Trials of Ray. With the last population, there may be more policies than --trials.
         self.trials = math.ceil(job.trials / (self.population or 1))
         concurrent = min(self.share.concurrent, self.trials)
         self.share = dataclasses.replace(self.share, concurrent=concurrent)
@@ -103,15 +95,20 @@ class Search:
             **{name: value for name, value in given.items() if value is not None},
             **_data_folder(job.training["data"]),
         }
-        together = {"executor": job.executor, "early_stopping": job.early_stopping}
-        self.config |= together if self.population else {}
-        tell = partial(study_output.say, console)
-        checked = ray_search.check(self.config, self.share, tell)
+        if self.population:
+            self.config["executor"] = job.population.executor
+            self.config["early_stopping"] = job.population.early_stopping
+        report = partial(tables.print_line, console)
+        checked = ray_search.check(self.config, self.share, report)
         self.record = RecordRuns(job.database)
         known = _known_of_data(checked["task"])
-        settings = search_settings(
-            *(console, job, checked["dataset"], known, job.database),
-            partial(self._measured, Task.from_dict(checked["task"]), tell),
+        settings = with_reference_lr(
+            console,
+            job,
+            checked["dataset"],
+            known,
+            job.database,
+            measure=partial(self._range_test, Task.from_dict(checked["task"]), report),
         )
         self.searcher: LRBenchSearcher = LRBenchSearcher(
             checked["dataset"],
@@ -130,19 +127,16 @@ class Search:
         self.searcher.recall(stored)
         self._ended: list[Any] = []
 
-    def _measured(self, task: Task, tell: Callable[[str], None], budget: int) -> RangeTest:
-        """A range test where trials will run, stored from here."""
-        from lrbench_hpo.database import opened
-        from lrbench_hpo.ray_tune import search as ray_search
-
+    def _range_test(self, task: Task, report: Callable[[str], None], budget: int) -> RangeTest:
+        """Run a range test on the cluster, and store it from here."""
         config = {**self.config, "max_iterations": budget}
-        result = ray_search.range_test(config, self.share, tell)
+        result = ray_search.range_test(config, self.share, report)
         with opened(self.job.database) as db:
             db.add_range_test(task, result)
         return result
 
     def describe(self, address: str) -> str:
-        """One line: where trials run, how many at once, with what each."""
+        """Describe in one line where trials run, how many at once, and the share of each."""
         share = self.share
         where = "a Ray of your own on this machine" if address == "local" else f"Ray at {address}"
         each = f"{share.cpus:g} CPU{'s' if share.cpus != 1 else ''}"
@@ -154,11 +148,7 @@ class Search:
         return f"on {where}: {what}, {each} each, scheduler {self.scheduler_name}"
 
     def run(self, console: Console, storage: str | None) -> bool:
-        """Run the trials; whether all of them came to an end."""
-        from lrbench_hpo.cli.progress import StudyProgress
-        from lrbench_hpo.cli.ray_progress import RayProgress
-        from lrbench_hpo.ray_tune import search as ray_search
-
+        """Run the trials; whether all of them ended."""
         budget = self.config["max_iterations"]
         policies = self.trials * (self.population or 1)
         with StudyProgress(console, policies, budget) as progress:
@@ -174,18 +164,16 @@ class Search:
                 callbacks=[self.record, shown],
             )
         if shown.trials != self.trials:
-            study_output.say(
+            tables.print_line(
                 console,
                 f"{self.job.study_name!r} was begun with {shown.trials} trials, which stays so: "
                 "another --study-name begins a new search, which starts from its results",
             )
-        # Ray marks the trials that Ctrl-C ended like finished ones, but never tells of their end.
+        # Ray marks the trials that Ctrl-C ended as finished, but never reports their end.
         return len(self._ended) >= shown.trials and not self.searcher.live
 
     def failure(self) -> str | None:
         """Why all trials have failed, if they have."""
-        from lrbench_hpo.cli.ray_progress import reason_of
-
         failed = [trial for trial in self._ended if trial.status == trial.ERROR]
         if not failed or len(failed) < len(self._ended):
             return None
@@ -193,26 +181,25 @@ class Search:
 
     def test(self, console: Console) -> None:
         """Measure the winner on the test split."""
-        from lrbench_hpo.ray_tune import search as ray_search
-
         study = self.searcher.study
         if ray_search.checkpoint_of_winner(study, self._ended) is None:
-            study_output.say(console, study_output.TRAINED_AGAIN)
+            tables.print_line(console, study_output.TRAINED_AGAIN)
         ray_search.test(study, self._ended, self.config, self.share)
 
 
 def _population(job: Job, share: Share) -> int | None:
-    """Policies in a trial of Ray; where 0 are asked for, as many as pay.
+    """The number of policies in a trial of Ray; by default, as many as pay.
 
-    A GPU has room for more. On a CPU they take turns: stopping needs others to compare with.
+    A GPU trains more of them at once. On a CPU they take turns, but early stopping needs others
+    to compare with.
     """
-    if job.population is None:
+    if job.population.size is None:
         return None
-    return min(job.population or (8 if share.gpus else 4), job.trials)
+    return min(job.population.size or (8 if share.gpus else 4), job.trials)
 
 
 def _known_of_data(task: dict[str, Any]) -> dict[str, Any]:
-    """What the data themselves tell of a task."""
+    """The fields of a task that come from the data."""
     return {name: task[name] for name in ("num_classes", "num_train", "image_shape")}
 
 
@@ -222,7 +209,7 @@ def _data_folder(data: str | None) -> dict[str, str]:
 
 
 def checked_storage(storage: str | None) -> str | None:
-    """The folder or URL that Ray keeps an experiment in, in the form that Ray wants.
+    """The folder or URL where Ray keeps an experiment, in the form that Ray expects.
 
     Raises:
         click.UsageError: for an Optuna storage, or a folder that cannot be made.

@@ -1,10 +1,18 @@
-"""The command line as people use it: a process of its own, in a home of its own."""
+"""The command line in a home of its own: in this process, or in one of its own."""
 
+from __future__ import annotations
+
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import warnings
 
+import optuna
 import pytest
+
+from lrbench_hpo.cli import main
 
 
 @pytest.fixture
@@ -17,10 +25,55 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(home):
-    """Run ``python -m lrbench_hpo`` with some arguments: exit code, stdout, stderr."""
+def run(home, capsys):
+    """Run the command line in this process: exit code, stdout, stderr.
+
+    The process is as a new one in what a command can see or change; `run_process` is a new one.
+    """
 
     def run(*arguments, **environment):
+        with contextlib.ExitStack() as undo, pytest.MonkeyPatch.context() as patch:
+            patch.chdir(home)
+            patch.setattr(sys, "argv", ["lrbench-hpo", *map(str, arguments)])
+            patch.setattr(sys, "path", list(sys.path))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            undo.enter_context(fresh_warnings())
+            undo.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
+            undo.callback(forget_modules_of, home)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+@contextlib.contextmanager
+def fresh_warnings():
+    """The warning filters of a new process, in place of those of pytest."""
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        yield
+
+
+def forget_modules_of(folder):
+    """Another test may have a module of the same name there."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run_process(home):
+    """Run ``python -m lrbench_hpo`` in a process of its own: exit code, stdout, stderr."""
+
+    def run_process(*arguments, **environment):
         done = subprocess.run(
             [sys.executable, "-m", "lrbench_hpo", *map(str, arguments)],
             capture_output=True,
@@ -32,4 +85,4 @@ def run(home):
         assert "Traceback" not in done.stdout + done.stderr
         return done.returncode, done.stdout, done.stderr
 
-    return run
+    return run_process

@@ -94,12 +94,10 @@ def test_show_one_run_whole(run, lr, home):
     for prefix in (shown.uid, shown.uid[:10], shown.uid[:10].upper()):
         code, out, err = run("db", "show", prefix, "--database", lr)
         assert (code, err) == (0, "")
-    for text in (
-        *("FIX(k0=0.1)", "1,000 iterations", "flowers", "0.59", "naïve", "12.5", "cpu"),
-        *("dora@lab", "b.csv", "ab" * 32, "before that", "carl@far", "2026-01-05", "0.2.0"),
-        *("12 of 100 points", "99.50 %", "█", "2026-03-10T10:00:00"),
-    ):
-        assert text in out
+    facts = ("FIX(k0=0.1)", "1,000 iterations", "flowers", "0.59", "naïve", "12.5", "cpu")
+    history = ("dora@lab", "b.csv", "ab" * 32, "before that", "carl@far", "2026-01-05", "0.2.0")
+    curve_shown = ("12 of 100 points", "99.50 %", "█", "2026-03-10T10:00:00")
+    assert all(text in out for text in (*facts, *history, *curve_shown))
     code, out, _ = run("db", "show", shown.uid[:12], "--database", lr, "--json")
     entry = json.loads(out)
     assert Run.from_dict(entry["run"]) == shown

@@ -11,12 +11,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 
-from lrbench_hpo.cli import main
 from lrbench_hpo.database import connect
 from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.policies import LRPolicy
@@ -34,23 +32,6 @@ def make_run(number: int = 0, **changes) -> Run:
         "created_at": f"2026-01-01T00:00:{number % 60:02d}Z",
     }
     return Run(**{**fields, **changes})
-
-
-@pytest.fixture
-def run(home, monkeypatch, capsys):
-    """Run the command line in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(home)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lrbench-hpo", *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return ended.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture

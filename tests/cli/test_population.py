@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lrbench_hpo import connect
-from lrbench_hpo.cli.options import population_given
+from lrbench_hpo.cli.options import take_population_options
 
 SMALL = ("digits", "mlp", "--max-iterations", 30)
 
@@ -23,9 +23,8 @@ def local_runs(home):
 
 
 def test_a_search_tells_its_trials_what_was_spared_and_the_winner(run, home):
-    code, out, err = run(
-        *("tune", *SMALL, "--trials", 7, "--population", 4, "--processes", 2, "--json", "out.json")
-    )
+    options = ("--trials", 7, "--population", 4, "--processes", 2, "--json", "out.json")
+    code, out, err = run("tune", *SMALL, *options)
     assert (code, err) == (0, "")
     assert "executor st" in out
     assert out.count("\ntrial ") == 7
@@ -36,9 +35,8 @@ def test_a_search_tells_its_trials_what_was_spared_and_the_winner(run, home):
     assert {trial["run"] for trial in trials} == {entry.uid for entry in local_runs(home)}
 
     # As many as pay; what is stored is recalled, where it would be trained in the same way.
-    code, out, err = run(
-        *("tune", *SMALL, "--trials", 2, "--population", "auto", "--no-early-stopping")
-    )
+    options = ("--trials", 2, "--population", "auto", "--no-early-stopping")
+    code, out, err = run("tune", *SMALL, *options)
     assert (code, err) == (0, "")
     assert len(local_runs(home)) == 9
 
@@ -57,7 +55,7 @@ def test_a_search_tells_its_trials_what_was_spared_and_the_winner(run, home):
         (("--objective", "pareto", "--early-stopping"), "leave out --early-stopping, or"),
         (
             ("--objective", "pareto", "--population", "2", "--early-stopping", "--ray"),
-            "--objective pareto: who falls behind",
+            "--objective pareto: a trial with a low score",
         ),
     ],
 )
@@ -74,7 +72,7 @@ TOGETHER = ["--population", "4", "--processes", "2", "--executor", "stream"]
 STORED = ("--storage", "sqlite:///study.db")
 
 
-def started(home, trials: int, told: int, *more: str):
+def started(home, trials: int, ended: int, *more: str):
     """A search of which so many trials have ended, and the lines so far."""
     process = subprocess.Popen(
         [*COMMAND, *TOGETHER, "--trials", str(trials), *more],
@@ -84,14 +82,14 @@ def started(home, trials: int, told: int, *more: str):
         cwd=home,
     )
     lines: list[str] = []
-    while sum(line.startswith("trial ") for line in lines) < told:
+    while sum(line.startswith("trial ") for line in lines) < ended:
         lines.append(process.stdout.readline())
         assert lines[-1], process.stderr.read()
     return process, lines
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
-    process, lines = started(home, 1000, told=3)
+    process, lines = started(home, 1000, ended=3)
     with process:
         workers = psutil.Process(process.pid).children()
         for each in (*workers, psutil.Process(process.pid)):  # as a terminal does
@@ -109,7 +107,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
 @pytest.mark.parametrize(("objective", "stopping"), [("score", True), ("pareto", False)])
 def test_a_population_stops_losers_of_a_score_alone(objective, stopping, on_ray):
     given = {"population": 2, "executor": None, "processes": None, "early_stopping": None}
-    asked = population_given({**given, "objective": objective}, on_ray=on_ray)
+    asked = take_population_options({**given, "objective": objective}, on_ray=on_ray)
     assert asked.early_stopping is stopping
 
 

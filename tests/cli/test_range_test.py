@@ -85,7 +85,7 @@ def test_ctrl_c_ends_it_in_one_word_and_stores_nothing(home):
         assert db.stats().range_tests == 0
 
 
-def test_tune_tests_first_where_nothing_tells_the_lr_scale(run, home):
+def test_tune_tests_first_where_the_lr_scale_is_unknown(run, home):
     search = ("tune", "digits", "mlp", "-T", 60, "--optimizer", "adam", "--trials", 1)
     code, out, err = run(*search, "--no-range-test", "--database", "plain.db")
     assert (code, err) == (0, "")
@@ -104,7 +104,7 @@ def test_tune_tests_first_where_nothing_tells_the_lr_scale(run, home):
         assert db.stats().range_tests == 1
 
 
-def test_tune_needs_no_test_where_similar_tasks_tell_or_the_lr_is_given(run):
+def test_tune_needs_no_test_where_the_lr_scale_is_known_or_the_lr_is_given(run):
     for options in (("--optimizer", "sgd"), ("--optimizer", "adam", "--reference-lr", 0.003)):
         code, out, err = run("tune", "digits", "mlp", "-T", 30, "--trials", 1, *options)
         assert (code, err) == (0, "")

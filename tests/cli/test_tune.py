@@ -42,10 +42,11 @@ def test_a_search_ends_with_a_ranked_table_and_the_next_starts_from_it(run, home
     assert len(local_runs(home)) == 9
 
 
-def test_the_same_seed_gives_the_same_numbers(run, home):
+def test_the_same_seed_gives_the_same_numbers_in_any_process(run, run_process, home):
     figures = []
-    for name in ("a.db", "b.db"):
-        code, _, err = run("tune", *SMALL, "--trials", 6, "--json", "o.json", "--database", name)
+    for command, name in ((run, "a.db"), (run_process, "b.db")):
+        options = ("--trials", 6, "--json", "o.json", "--database", name)
+        code, _, err = command("tune", *SMALL, *options)
         assert (code, err) == (0, "")
         trials = json.loads((home / "o.json").read_text())["trials"]
         figures.append([(t["policy"], t["top1"], t["train_loss"]) for t in trials])
@@ -67,7 +68,7 @@ def test_a_pareto_search(run):
     assert "Trials by score" in out
 
 
-def test_all_trials_diverging_is_told_in_one_line(run, home):
+def test_all_trials_diverging_is_one_line(run, home):
     (home / "net.py").write_text(
         "import torch\n"
         "def make(num_classes, image_shape):\n"
@@ -75,10 +76,8 @@ def test_all_trials_diverging_is_told_in_one_line(run, home):
         "    return torch.nn.Sequential(torch.nn.Flatten(), *layers, torch.nn.Linear(256, 10))\n"
     )
     (home / "hot.yaml").write_text("functions:\n  FIX:\n    peak: {low: 900, high: 1000}\n")
-    code, out, err = run(
-        *("tune", "digits", "net:make", "-T", 30, "--trials", 2, "--search-space", "hot.yaml"),
-        *("--reference-lr", 1),
-    )
+    options = ("--trials", 2, "--search-space", "hot.yaml", "--reference-lr", 1)
+    code, out, err = run("tune", "digits", "net:make", "-T", 30, *options)
     assert code == 2
     assert "no trial has finished without diverging" in err
     assert "diverged" in out
@@ -105,8 +104,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
     assert "Trials by score" in out
     assert "Run the same command again to go on" in out
     # A line whose printing is interrupted may come twice.
-    told = {line.strip() for line in [*lines, *out.splitlines()] if line.startswith("trial ")}
-    trained = [line for line in told if "not done again" not in line]
+    printed = {line.strip() for line in [*lines, *out.splitlines()] if line.startswith("trial ")}
+    trained = [line for line in printed if "not done again" not in line]
     assert len(local_runs(home)) >= len(trained) >= 3
 
 
@@ -196,10 +195,8 @@ def test_results_that_nothing_takes_are_written_where_one_is(run, home):
             "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
         )
     (home / "taken").write_text("in the place of the data folder")
-    code, out, err = run(
-        *("tune", *SMALL, "--trials", 3, "--seed", 1, "--database", "lr.db"),
-        XDG_DATA_HOME=str(home / "taken"),
-    )
+    options = ("--trials", 3, "--seed", 1, "--database", "lr.db")
+    code, out, err = run("tune", *SMALL, *options, XDG_DATA_HOME=str(home / "taken"))
     assert (code, err) == (1, "")
     assert "results wait in memory only" in out
     [rescued] = home.glob("lrbench-unstored-*.json")

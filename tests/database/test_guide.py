@@ -17,7 +17,7 @@ from lrbench_hpo.database.roles import OWNER, READER, WRITER
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "database.md").read_text(encoding="utf-8")
-GROUP = app.commands["db"]
+GROUP = app.commands["db"].load()
 
 
 def documented(table: str) -> list[str]:
@@ -82,7 +82,7 @@ def named_commands() -> set[tuple[str, ...]]:
 @pytest.mark.parametrize("words", sorted(named_commands()), ids=" ".join)
 def test_what_the_guide_says_to_type_exists(words: tuple[str, ...]) -> None:
     assert isinstance(GROUP, click.Group)
-    command = GROUP.commands[words[0]]
+    command = GROUP.commands[words[0]].load()
     known = {flag for parameter in command.params for flag in parameter.opts}
     assert set(words[1:]) <= known
 
@@ -95,7 +95,7 @@ def test_every_command_is_in_the_guide() -> None:
 def test_every_option_that_the_guide_names_alone_exists() -> None:
     assert isinstance(GROUP, click.Group)
     commands = [*GROUP.commands.values(), app.commands["tune"], app.commands["recommend"]]
-    known = {flag for command in commands for p in command.params for flag in p.opts}
+    known = {flag for command in commands for p in command.load().params for flag in p.opts}
     alone = set(re.findall(r"`(--[a-z][\w-]*)[^`]*`", GUIDE)) - {"--help"}
     assert alone <= known
 

@@ -23,7 +23,7 @@ from lrbench_hpo.policies.coordinates import Scale, to_coordinates, to_policy
 from lrbench_hpo.policies.function import Codec, Coordinates, highest, log_range, peak
 from lrbench_hpo.policies.grids import RATE, Grid, rates
 from lrbench_hpo.policies.waves import UP, Array, Wave
-from lrbench_hpo.prior.prior import prior_for
+from lrbench_hpo.prior.question import Question
 
 BUDGET = 2_000
 SCALE = Scale(BUDGET, 0.1)
@@ -118,7 +118,9 @@ def test_a_study_suggests_it(policy: LRPolicy) -> None:
 
 def test_it_is_recommended_where_it_is_asked_for(policy: LRPolicy, tmp_path: Path) -> None:
     with connect(tmp_path / "lr.db") as database:
-        prior = prior_for("cifar10", "resnet32", database=database, functions=[policy.function])
+        prior = Question(
+            "cifar10", "resnet32", database=database, functions=[policy.function]
+        ).prior()
     assert {entry.policy.function for entry in prior.portfolio} == {policy.function}
 
 
