@@ -26,6 +26,9 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records.run import CurvePoint, Run, Task
+
 # A shell's background job ignores Ctrl-C, and so would all that it starts; it is to be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -293,6 +296,39 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/lr.db"
     url: str = request.getfixturevalue("postgres_database")
     return url
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder of the test's own, with no database or source named outside it."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "share"))
+    for name in ("LRBENCH_DATABASE_URL", "LRBENCH_SOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def make_run() -> Callable[..., Run]:
+    """Make a run with a number of its own, which is its seed; changes are fields of `Run`."""
+
+    def make(number: int = 0, **changes) -> Run:
+        fields = {
+            "task": Task("digits", "mlp", num_classes=10, image_shape=(1, 8, 8), batch_size=32),
+            "policy": LRPolicy("TRI", k0=1e-3, k1=0.1, l=50),
+            "max_iterations": 1000,
+            "seed": number,
+            "metrics": {"top1": 0.9, "iterations_to_best": 900, "loss_difference": -0.1},
+            "curve": (CurvePoint(500, 0.1, 0.4, 0.5, 0.8), CurvePoint(900, top1=0.9)),
+            "cost": {"seconds": 1.5, "gpu_percent": None},
+            "environment": {"device": "cpu", "versions": {"torch": "2"}},
+            "created_at": f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}Z",
+            "notes": {"text": 'naïve × λ 😀 "quoted", comma', "list": [1, None, True]},
+        }
+        return Run(**{**fields, **changes})
+
+    return make
 
 
 def _execute(url: str, command: str) -> None:

@@ -26,7 +26,7 @@ def explain(study: str, trial: int, storage: str, as_json: bool) -> None:
     For example: lrbench-hpo explain digits-lenet 7 --storage sqlite:///study.db
     """
     from lrbench_hpo.cli import study_output, tables
-    from lrbench_hpo.exchange.tools.optuna_study import opened
+    from lrbench_hpo.exchange.tools.optuna_study import open_study as opened
     from lrbench_hpo.study.explanation import explain as explained
 
     found = explained(opened(storage, study), trial)

@@ -13,9 +13,9 @@ from lrbench_hpo.cli import options
 
 if TYPE_CHECKING:
     from lrbench_hpo.database import Database
-    from lrbench_hpo.exchange.foreign import Foreign
     from lrbench_hpo.exchange.importing import ImportReport
     from lrbench_hpo.exchange.rows import Found, Rejected
+    from lrbench_hpo.exchange.translation import Translation
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Rows = Callable[[Callable[[str], object]], "Iterator[Found | Rejected]"]
@@ -121,14 +121,14 @@ def import_optuna(
     """
     from lrbench_hpo.exchange.tools import optuna_study
 
-    opened = optuna_study.opened(storage, study)
+    opened = optuna_study.open_study(storage, study)
     foreign = _said(said)
     name = _shown(storage)
     label = name if study is None else f"{name} {opened.study_name}"
     told: list[str] = []
 
     def rows(left_out: Callable[[str], object]) -> Iterator[Found | Rejected]:
-        return optuna_study.read(opened, foreign=foreign, left_out=left_out, tell=told.append)
+        return optuna_study.read(opened, translation=foreign, left_out=left_out, notify=told.append)
 
     _import([(label, rows)], database, foreign, dry_run, told)
 
@@ -181,13 +181,13 @@ def import_logs(
     _import([(folder, rows(folder)) for folder in folders], database, foreign, dry_run)
 
 
-def _said(said: dict[str, Any]) -> Foreign:
-    from lrbench_hpo.exchange.foreign import Foreign
+def _said(said: dict[str, Any]) -> Translation:
     from lrbench_hpo.exchange.importing import checked_source
+    from lrbench_hpo.exchange.translation import Translation
 
     if said["source"] is not None:
         checked_source(said["source"])
-    return Foreign(**said)
+    return Translation(**said)
 
 
 def _shown(location: str) -> str:
@@ -204,7 +204,7 @@ def _shown(location: str) -> str:
 def _import(
     inputs: Sequence[tuple[str, _Rows]],
     database: str | None,
-    foreign: Foreign,
+    foreign: Translation,
     dry_run: bool,
     told: Sequence[str] = (),
 ) -> None:
@@ -278,8 +278,7 @@ def _import_one(
 
 def _noted(rows: Iterator[Found | Rejected], undated: list[str]) -> Iterator[Found | Rejected]:
     """The rows; the places of those that say no time are noted."""
-    from lrbench_hpo.exchange.foreign import UNKNOWN_TIME
-    from lrbench_hpo.exchange.rows import Found
+    from lrbench_hpo.exchange.rows import UNKNOWN_TIME, Found
     from lrbench_hpo.records.run import utc_timestamp
 
     unknown = utc_timestamp(UNKNOWN_TIME)
@@ -298,7 +297,7 @@ def _not_stored(
 
     originals = Originals(db)
     for row in rows:
-        if isinstance(row, Found) and originals.hold(row.run):
+        if isinstance(row, Found) and originals.contains(row.run):
             known.append(row.place)
         else:
             yield row

@@ -118,4 +118,6 @@ def _metrics(row: Mapping[str, str]) -> dict[str, float | None]:
     }
     printed = {name: float(row[column]) for column, name in _AS_PRINTED.items() if row[column]}
     reached = row["n_iter_at_best"]
-    return {**shares, **printed, **({"iterations_to_best": int(reached)} if reached else {})}
+    if reached:
+        printed["iterations_to_best"] = int(reached)
+    return {**shares, **printed}

@@ -1,4 +1,4 @@
-"""One piece of work as one transaction, done again where the server says that it may go better."""
+"""One piece of work as one transaction, repeated after errors that may be temporary."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class Line:
 
     Args:
         number: which one it is.
-        text: what it says.
-        header: the line that names its columns, without which a row of CSV says nothing.
+        text: its text.
+        header: the line that names its columns, without which a row of CSV has no meaning.
     """
 
     number: int
@@ -53,7 +53,7 @@ class Line:
 
     @property
     def place(self) -> str:
-        """Where it is, as `Rejected` says it."""
+        """Where it is, in the form of `Rejected.place`."""
         return f"line {self.number}"
 
     def rejected(self, file: str, reason: str) -> Rejected:

@@ -1,4 +1,4 @@
-"""Rows of others on their way into a database: checked, once each, bad ones kept aside."""
+"""Import of third-party rows into a database: checked, stored once, bad ones kept in a file."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def import_rows(
         batches = _Batches(database, report, checksum)
         try:
             for number, row in enumerate(rows, 1):
-                ruled = _ruled(row, source, file, latest) if isinstance(row, Found) else row
-                if isinstance(ruled, Found):
-                    batches.add(ruled)
+                checked = _validated(row, source, file, latest) if isinstance(row, Found) else row
+                if isinstance(checked, Found):
+                    batches.add(checked)
                 else:
-                    _reject(ruled, report, kept)
+                    _reject(checked, report, kept)
                 if progress is not None and number % _EVERY == 0:
                     progress(number)
             batches.flush()
@@ -125,7 +125,7 @@ def checked_source(source: str) -> str:
     return source
 
 
-def _ruled(row: Found, source: str | None, file: str, latest: str) -> Found | Rejected:
+def _validated(row: Found, source: str | None, file: str, latest: str) -> Found | Rejected:
     """The row under the source it belongs to, if it was not made after `latest`."""
     if row.run.uid in published_uids():
         return row  # published rows are known as such everywhere, whoever passes them on

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange import foreign as shares
+from lrbench_hpo.exchange import shares
 from lrbench_hpo.exchange.files import open_input
 from lrbench_hpo.exchange.formats import lrbench_csv
 from lrbench_hpo.exchange.formats.detect import runs_in
