@@ -26,6 +26,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
+from lrbench_hpo.database import connect
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import CurvePoint, Run, Task
 
@@ -256,12 +257,21 @@ def guarded_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
+def guarded_database(guarded_postgres: PostgresServer) -> Iterator[str]:
+    """The URL, with its password, of a fresh empty database on the guarded server."""
+    name = f"lrbench_test_{secrets.token_hex(6)}"
+    _execute(guarded_postgres.url, f"CREATE DATABASE {name} TEMPLATE template0")
+    yield guarded_postgres.url_of(name)
+    _execute(guarded_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
 def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
-    """Start a server of the test's own (see `PostgresServer`), which ends with the test."""
+    """Start a server of the test's own, to be stopped or killed; it ends with the test."""
     with contextlib.ExitStack() as servers:
 
-        def start(*arguments: Any, **options: Any) -> PostgresServer:
-            server = PostgresServer(*arguments, **options)
+        def start(*, durable: bool = False) -> PostgresServer:
+            server = PostgresServer(None if durable else _QUICK)
             servers.callback(server.close)
             return server
 
@@ -270,12 +280,15 @@ def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
 
 @pytest.fixture
 def new_postgres_database(postgres: str) -> Iterator[Callable[..., str]]:
-    """Make a fresh empty database on the PostgreSQL server, with SQL options: gives its URL."""
+    """Make a fresh database on the PostgreSQL server, with SQL options: returns its URL.
+
+    It is empty unless another database is its template.
+    """
     names: list[str] = []
 
-    def make(options: str = "") -> str:
+    def make(options: str = "", template: str = "template0") -> str:
         names.append(f"lrbench_test_{secrets.token_hex(6)}")
-        _execute(postgres, f"CREATE DATABASE {names[-1]} TEMPLATE template0 {options}")
+        _execute(postgres, f"CREATE DATABASE {names[-1]} TEMPLATE {template} {options}")
         return sa.make_url(postgres).set(database=names[-1]).render_as_string(hide_password=False)
 
     yield make
@@ -289,12 +302,37 @@ def postgres_database(new_postgres_database: Callable[..., str]) -> str:
     return new_postgres_database()
 
 
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file as `connect` makes it, to be copied."""
+    file = tmp_path_factory.mktemp("new") / "lr.db"
+    connect(file).close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def new_template(postgres: str) -> Iterator[str]:
+    """The name of a PostgreSQL database as `connect` makes it, to be a template."""
+    name = f"lrbench_new_{secrets.token_hex(6)}"
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE template0")
+    connect(sa.make_url(postgres).set(database=name).render_as_string(hide_password=False)).close()
+    yield name
+    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, on each back end in turn."""
+    """The URL of a database, on each back end in turn.
+
+    It is empty, but for tests of `db`: these get a copy of a new one, which is opened quickly.
+    """
+    is_new = "db" in request.fixturenames
     if request.param == "sqlite":
+        if is_new:
+            shutil.copy(request.getfixturevalue("new_file"), tmp_path / "lr.db")
         return f"sqlite:///{tmp_path}/lr.db"
-    url: str = request.getfixturevalue("postgres_database")
+    template = request.getfixturevalue("new_template") if is_new else "template0"
+    url: str = request.getfixturevalue("new_postgres_database")(template=template)
     return url
 
 

@@ -32,8 +32,14 @@ def paper_runs() -> list[Run]:
     >>> len(paper_runs())
     61
     """
+    return list(_paper_runs())
+
+
+@cache
+def _paper_runs() -> tuple[Run, ...]:
     tasks = {(row["dataset"], row["model"]): _task(row) for row in _read("paper_tasks.csv")}
-    return [_run(row, tasks[row["dataset"], row["model"]]) for row in _read("paper_rows.csv")]
+    rows = _read("paper_rows.csv")
+    return tuple(_run(row, tasks[row["dataset"], row["model"]]) for row in rows)
 
 
 @cache

@@ -221,8 +221,12 @@ def test_forget_tells_files_of_one_name_apart(db: Database, make_run) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        *({}, {"source": "a", "file": "b"}, {"source": "lrbench-paper"}, {"source": 5}),
-        *({"source": "a", "checksum": "ab"}, {"checksum": 5}),
+        {},
+        {"source": "a", "file": "b"},
+        {"source": "lrbench-paper"},
+        {"source": 5},
+        {"source": "a", "checksum": "ab"},
+        {"checksum": 5},
     ],
 )
 def test_forget_refuses_what_cannot_be_meant(db: Database, given: dict) -> None:

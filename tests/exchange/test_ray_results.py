@@ -166,7 +166,11 @@ def test_trials_of_this_package_need_no_words(tmp_path):
     found = row.run
     assert found.notes == {"ray_experiment": tmp_path.name, "ray_trial": "own_1", "run": run.uid}
     assert (found.task, found.policy, found.metrics, found.curve, found.created_at) == (
-        *(run.task, run.policy, run.metrics, run.curve, run.created_at),
+        run.task,
+        run.policy,
+        run.metrics,
+        run.curve,
+        run.created_at,
     )
     with connect(tmp_path / "lr.db") as db:
         assert not Originals(db).contains(found)
@@ -332,7 +336,7 @@ def test_a_real_experiment(tmp_path):
     assert all(run.status == "complete" and run.metrics["top1"] > 0.3 for run in ours)
     without_ray = "import sys; sys.modules['ray'] = None\n" + textwrap.dedent(
         f"""
-        from lrbench_hpo.exchange import ray_results
+        from lrbench_hpo.exchange.tools import ray_results
         print(len([row.run for row in ray_results.read({str(tmp_path / "ours")!r})]))
         """
     )
