@@ -1,7 +1,7 @@
-"""PostgreSQL servers of the tests' own, started when the first test asks and ended with the tests.
+"""PostgreSQL servers of the tests' own, started when first needed and ended with the tests.
 
-`LRBENCH_TEST_POSTGRES` may name another server by URL, for a superuser; tests that kill a server,
-or need one with other settings, start one of their own all the same.
+`LRBENCH_TEST_POSTGRES` may name another server by URL, for a superuser. Tests that stop or kill a
+server start one of their own all the same.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from lrbench_hpo.database import tables
 from lrbench_hpo.database.location import sqlite_file
 
 AT_ONCE = 500  # values of one statement, which holds a limited number
-TRIES = 20  # to make a row that others remove at the same time
+TRIES = 20  # to make a row that another process removes at the same time
 
 
 def insert_new(connection: sa.Connection, table: sa.Table) -> Any:

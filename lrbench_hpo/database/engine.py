@@ -14,7 +14,7 @@ from lrbench_hpo.database.failures import shown
 from lrbench_hpo.database.location import in_memory, make_room, schema_of
 from lrbench_hpo.errors import DatabaseError, MissingExtraError
 
-BUSY_SECONDS = 30.0  # how long a writer waits for others; unless the URL has ?timeout=…
+BUSY_SECONDS = 30.0  # how long a writer waits for other writers, unless the URL has ?timeout=…
 _WRITES = "lrbench_writes"
 # A server that drops packets is found out in seconds, not in TCP's own minutes.
 _SERVER_DEFAULTS = {

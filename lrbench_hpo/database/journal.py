@@ -33,7 +33,7 @@ def other_files() -> list[Path]:
 
 
 class Journal:
-    """The files in which runs wait for one database; those held here are locked against others.
+    """The files in which runs wait for one database; those held here are locked.
 
     Each process writes to a file of its own. The lock ends with the process, however that ends,
     and only then another one may take the file over. Writing to it is appending, and removing it
@@ -116,7 +116,7 @@ class Journal:
             file.close()
 
     def release(self) -> None:
-        """Let others have the files."""
+        """Release the files for other processes."""
         held, self._held = self._held, []
         for _, file in held:
             file.close()

@@ -1,4 +1,4 @@
-"""The published LRBench results, with which a database is born.
+"""The published LRBench results, which every new database holds.
 
 Source of the figures: Wu et al. 2019, "Demystifying Learning Rate Policies for High Accuracy
 Training of Deep Neural Networks", arXiv 1908.06477; the tables are named in each run's notes.

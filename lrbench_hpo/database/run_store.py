@@ -57,8 +57,8 @@ class RunStore:
     on opening. Threads may share a store.
 
     Args:
-        database: URL or file of the LR database, or one that is open, whose own patience with
-            others' locks then counts; ``LRBENCH_DATABASE_URL`` or the user's own when None.
+        database: URL or file of the LR database, or one that is open, whose own wait for
+            locks then counts; ``LRBENCH_DATABASE_URL`` or the user's own when None.
         folder: where runs wait; the user's data folder when None.
         already: whether a run is in the database already, in another form; called before storing.
 

@@ -35,10 +35,9 @@ _PAGE = 500  # runs that `stored` holds at a time
 class Database(Access):
     """Tuning runs that were recorded anywhere, for the next search to start from.
 
-    Open one with `connect`. Threads may share it, and a forked process may go on with it; pickled,
-    it connects again on the other side, with the password that is known there. Each call is one
-    transaction. A row that breaks a rule, as only other programs can write, is left out with a
-    warning.
+    Open one with `connect`. Threads may share it, and a forked process may go on with it. When it
+    is unpickled elsewhere, it connects again, with the password that is known there. Each call is
+    one transaction. A row that breaks a rule (of another program) is left out with a warning.
 
     >>> from lrbench_hpo.database import connect
     >>> with connect("sqlite://") as db:
@@ -94,7 +93,7 @@ class Database(Access):
         Args:
             task: what was tested; its reference LR does not matter.
             result: what was found.
-            source: who measured it; oneself when None.
+            source: who measured it; the user's own source when None.
 
         Returns:
             Whether it was new.
@@ -131,7 +130,7 @@ class Database(Access):
         """Check before a long training that its result can be stored.
 
         Raises:
-            RecordError: when the source of one's own runs is the published results' name.
+            RecordError: when the user's own source is that of the published results.
             DatabaseError: when it cannot be stored, and why.
         """
         paper.refuse_false_claim(checks.name("LRBENCH_SOURCE", own_source()))
@@ -260,10 +259,10 @@ class Database(Access):
     def evidence(
         self, tasks: Task | Sequence[Task], limit: int, trusted_sources: Sequence[str] | None = None
     ) -> list[Run]:
-        """What is known of a task, or of some that are one: the best runs, then the newest others.
+        """Runs of a task, or of tasks that differ in their reference LR only, for a prior.
 
         Half of them are the best complete runs, best first; the other half are the newest of
-        the rest, whatever became of them. Without curves, cost and environment.
+        the rest, of any status. Without curves, cost and environment.
 
         Args:
             tasks: one or more of `tasks`, equal but for their reference LR.
@@ -279,8 +278,8 @@ class Database(Access):
     ) -> list[Outcome]:
         """Policies and scores of the runs of `evidence` that are evidence, in the same order.
 
-        Pruned and failed runs are left out, and those that were measured on a split where one
-        should not select. It takes a fraction of the time that whole runs take.
+        Pruned and failed runs are left out, and those that were measured on a split that
+        must not be selected on. It takes a fraction of the time that whole runs take.
 
         Args:
             tasks: one or more of `tasks`, equal but for their reference LR.
@@ -377,8 +376,7 @@ def connect(url: str | Path | None = None, *, migrated: bool = True) -> Database
 
     Raises:
         MissingExtraError: for PostgreSQL without psycopg2.
-        DatabaseError: for a database that cannot be used, and why. It is raised at once for an
-            unavailable server; later calls wait for the server.
+        DatabaseError: for a database that cannot be used; for an unavailable server, at once.
 
     >>> with connect("sqlite://") as db:
     ...     db.stats().runs

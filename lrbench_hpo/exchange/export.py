@@ -1,4 +1,4 @@
-"""Runs of a database as a file that others can import, or open in a spreadsheet."""
+"""Runs of a database as a file that another database can import, or open in a spreadsheet."""
 
 from __future__ import annotations
 

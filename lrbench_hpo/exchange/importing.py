@@ -38,7 +38,7 @@ class ImportReport:
         quarantine: the file that holds the bad rows; None when there are none.
         reasons: the first bad row for each reason, as many as a person reads.
         alike: bad rows for each of these reasons.
-        own: good rows under the source that one's own runs have.
+        own: good rows under the source of the user's own runs.
         unkept: why the bad rows could not be kept, if they could not.
         interrupted: whether Ctrl-C ended it; what is counted here is done.
     """
@@ -112,7 +112,7 @@ def import_rows(
 
 
 def checked_source(source: str) -> str:
-    """A source that rows of others may be stored under.
+    """A source that imported rows may be stored under.
 
     Raises:
         RecordError: for something that is no name, or two of them.
@@ -128,7 +128,7 @@ def checked_source(source: str) -> str:
 def _validated(row: Found, source: str | None, file: str, latest: str) -> Found | Rejected:
     """The row under the source it belongs to, if it was not made after `latest`."""
     if row.run.uid in published_uids():
-        return row  # published rows are known as such everywhere, whoever passes them on
+        return row  # published rows are recognized wherever they come from
     if claims_paper(row.run.source):
         reason = f"source={row.run.source!r}, but it is none of the paper's rows"
         return Rejected(file, row.place, reason, jsonl.line_of(row.run, row.origin))

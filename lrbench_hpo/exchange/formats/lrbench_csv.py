@@ -76,7 +76,7 @@ def read(
 
     Iterations come from ``max_iter``, or from ``epochs`` where the data set's size and the batch
     size are known. Their ``source`` column is kept as a note. A row of the paper's tables is the
-    one that every database is born with. If no Top-1 in the file is above 1, they are shares by
+    one that every new database holds. If no Top-1 in the file is above 1, they are shares by
     mistake, and all are rejected.
 
     Args:
