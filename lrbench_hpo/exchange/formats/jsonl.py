@@ -44,7 +44,7 @@ def line_of(run: Run, origin: Origin | None, *, curves: bool = True) -> str:
     """The line of a run.
 
     >>> from lrbench_hpo.policies import LRPolicy
-    >>> from lrbench_hpo.records import Task
+    >>> from lrbench_hpo.records.run import Task
     >>> line_of(Run(Task("mnist", "lenet"), LRPolicy("FIX", k0=0.1), 10), None)[:30]
     '{"run":{"task":{"dataset":"mni'
     """
