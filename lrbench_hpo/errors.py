@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -94,6 +95,23 @@ class MissingExtraError(LRBenchError, ImportError):
             if (error.name or "").partition(".")[0] != package:
                 raise
             raise cls.of(package, extra) from error
+
+
+class WarnOnce:
+    """Warnings that are given once for each subject, however often the cause returns."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def warn(self, subject: str, message: str, *, stacklevel: int = 1) -> None:
+        """Warn unless it was done for this subject; `stacklevel` counts from the caller."""
+        if subject not in self._given:
+            self._given.add(subject)
+            warnings.warn(message, stacklevel=stacklevel + 1)
+
+    def clear(self) -> None:
+        """Let each subject be warned of again."""
+        self._given.clear()
 
 
 def why(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""PostgreSQL servers of the tests' own, started when the first test asks and ended with the tests.
+"""PostgreSQL servers of the tests' own, started when first needed and ended with the tests.
 
-`LRBENCH_TEST_POSTGRES` may name another server by URL, for a superuser; tests that kill a server,
-or need one with other settings, start one of their own all the same.
+`LRBENCH_TEST_POSTGRES` may name another server by URL, for a superuser. Tests that stop or kill a
+server start one of their own all the same.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ import psutil
 import psycopg2
 import pytest
 import sqlalchemy as sa
+
+from lrbench_hpo.database import connect
+from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records.run import CurvePoint, Run, Task
 
 # A shell's background job ignores Ctrl-C, and so would all that it starts; it is to be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -253,12 +257,21 @@ def guarded_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
+def guarded_database(guarded_postgres: PostgresServer) -> Iterator[str]:
+    """The URL, with its password, of a fresh empty database on the guarded server."""
+    name = f"lrbench_test_{secrets.token_hex(6)}"
+    _execute(guarded_postgres.url, f"CREATE DATABASE {name} TEMPLATE template0")
+    yield guarded_postgres.url_of(name)
+    _execute(guarded_postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
 def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
-    """Start a server of the test's own (see `PostgresServer`), which ends with the test."""
+    """Start a server of the test's own, to be stopped or killed; it ends with the test."""
     with contextlib.ExitStack() as servers:
 
-        def start(*arguments: Any, **options: Any) -> PostgresServer:
-            server = PostgresServer(*arguments, **options)
+        def start(*, durable: bool = False) -> PostgresServer:
+            server = PostgresServer(None if durable else _QUICK)
             servers.callback(server.close)
             return server
 
@@ -267,12 +280,15 @@ def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
 
 @pytest.fixture
 def new_postgres_database(postgres: str) -> Iterator[Callable[..., str]]:
-    """Make a fresh empty database on the PostgreSQL server, with SQL options: gives its URL."""
+    """Make a fresh database on the PostgreSQL server, with SQL options: returns its URL.
+
+    It is empty unless another database is its template.
+    """
     names: list[str] = []
 
-    def make(options: str = "") -> str:
+    def make(options: str = "", template: str = "template0") -> str:
         names.append(f"lrbench_test_{secrets.token_hex(6)}")
-        _execute(postgres, f"CREATE DATABASE {names[-1]} TEMPLATE template0 {options}")
+        _execute(postgres, f"CREATE DATABASE {names[-1]} TEMPLATE {template} {options}")
         return sa.make_url(postgres).set(database=names[-1]).render_as_string(hide_password=False)
 
     yield make
@@ -286,13 +302,71 @@ def postgres_database(new_postgres_database: Callable[..., str]) -> str:
     return new_postgres_database()
 
 
+@pytest.fixture(scope="session")
+def new_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file as `connect` makes it, to be copied."""
+    file = tmp_path_factory.mktemp("new") / "lr.db"
+    connect(file).close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def new_template(postgres: str) -> Iterator[str]:
+    """The name of a PostgreSQL database as `connect` makes it, to be a template."""
+    name = f"lrbench_new_{secrets.token_hex(6)}"
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE template0")
+    connect(sa.make_url(postgres).set(database=name).render_as_string(hide_password=False)).close()
+    yield name
+    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, on each back end in turn."""
+    """The URL of a database, on each back end in turn.
+
+    It is empty, but for tests of `db`: these get a copy of a new one, which is opened quickly.
+    """
+    is_new = "db" in request.fixturenames
     if request.param == "sqlite":
+        if is_new:
+            shutil.copy(request.getfixturevalue("new_file"), tmp_path / "lr.db")
         return f"sqlite:///{tmp_path}/lr.db"
-    url: str = request.getfixturevalue("postgres_database")
+    template = request.getfixturevalue("new_template") if is_new else "template0"
+    url: str = request.getfixturevalue("new_postgres_database")(template=template)
     return url
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder of the test's own, with no database or source named outside it."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "share"))
+    for name in ("LRBENCH_DATABASE_URL", "LRBENCH_SOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def make_run() -> Callable[..., Run]:
+    """Make a run with a number of its own, which is its seed; changes are fields of `Run`."""
+
+    def make(number: int = 0, **changes) -> Run:
+        fields = {
+            "task": Task("digits", "mlp", num_classes=10, image_shape=(1, 8, 8), batch_size=32),
+            "policy": LRPolicy("TRI", k0=1e-3, k1=0.1, l=50),
+            "max_iterations": 1000,
+            "seed": number,
+            "metrics": {"top1": 0.9, "iterations_to_best": 900, "loss_difference": -0.1},
+            "curve": (CurvePoint(500, 0.1, 0.4, 0.5, 0.8), CurvePoint(900, top1=0.9)),
+            "cost": {"seconds": 1.5, "gpu_percent": None},
+            "environment": {"device": "cpu", "versions": {"torch": "2"}},
+            "created_at": f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}Z",
+            "notes": {"text": 'naïve × λ 😀 "quoted", comma', "list": [1, None, True]},
+        }
+        return Run(**{**fields, **changes})
+
+    return make
 
 
 def _execute(url: str, command: str) -> None:

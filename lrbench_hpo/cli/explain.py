@@ -7,7 +7,7 @@ import json
 import click
 
 from lrbench_hpo.cli import filters, options, tables
-from lrbench_hpo.exchange.tools.optuna_study import opened
+from lrbench_hpo.exchange.tools.optuna_study import open_study
 from lrbench_hpo.study import explanation
 
 
@@ -29,7 +29,7 @@ def explain(study: str, trial: int, storage: str, as_json: bool) -> None:
 
     For example: lrbench-hpo explain digits-lenet 7 --storage sqlite:///study.db
     """
-    found = explanation.explain(opened(storage, study), trial)
+    found = explanation.explain(open_study(storage, study), trial)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
         return

@@ -17,12 +17,12 @@ from lrbench_hpo.cli.messages import print_error
 from lrbench_hpo.database import Database, connect
 from lrbench_hpo.database.failures import shown
 from lrbench_hpo.errors import DatabaseError
-from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, Foreign
 from lrbench_hpo.exchange.importing import ImportReport, checked_source, import_rows
 from lrbench_hpo.exchange.originals import Originals
 from lrbench_hpo.exchange.quarantine import Quarantine
-from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.rows import UNKNOWN_TIME, ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.tools import logs, optuna_study, ray_results
+from lrbench_hpo.exchange.translation import Translation
 from lrbench_hpo.records.run import utc_timestamp
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -108,7 +108,7 @@ _POLICY: Sequence[Callable[[Any], Any]] = (
 )
 
 
-def _foreign(*more: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+def _translation_options(*more: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     def add(command: _Command) -> _Command:
         for decorate in reversed((*more, *_FOREIGN)):
             command = decorate(command)
@@ -120,7 +120,7 @@ def _foreign(*more: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
 @click.command("import-optuna")
 @click.argument("storage", callback=options.no_password)
 @click.option("--study", metavar="NAME", help="The study; may be left out if there is only one.")
-@_foreign(*_POLICY)
+@_translation_options(*_POLICY)
 def import_optuna(
     storage: str, study: str | None, database: str | None, dry_run: bool, **settings: Any
 ) -> None:
@@ -133,21 +133,23 @@ def import_optuna(
     that they count iterations. Trials that have not ended are left out. Nothing is written to the
     study.
     """
-    opened = optuna_study.opened(storage, study)
-    foreign = _foreign_from_options(settings)
+    opened = optuna_study.open_study(storage, study)
+    translation = _translation_from_options(settings)
     name = _shown(storage)
     label = name if study is None else f"{name} {opened.study_name}"
     notes: list[str] = []
 
     def rows(left_out: Callable[[str], object]) -> Iterator[Found | Rejected]:
-        return optuna_study.read(opened, foreign=foreign, left_out=left_out, tell=notes.append)
+        return optuna_study.read(
+            opened, translation=translation, left_out=left_out, notify=notes.append
+        )
 
-    _import([(label, rows)], database, foreign, dry_run, notes)
+    _import([(label, rows)], database, translation, dry_run, notes)
 
 
 @click.command("import-ray")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
-@_foreign(*_POLICY)
+@_translation_options(*_POLICY)
 def import_ray(
     folders: tuple[str, ...], database: str | None, dry_run: bool, **settings: Any
 ) -> None:
@@ -157,18 +159,18 @@ def import_ray(
     --map names the entries of config and reports, with / between levels: --map optimizer/lr=k0
     --map mean_accuracy=top1. Ray need not be installed, and pickles are never read.
     """
-    foreign = _foreign_from_options(settings)
+    translation = _translation_from_options(settings)
 
     def rows(folder: str) -> _Rows:
-        return lambda left_out: ray_results.read(folder, foreign, left_out=left_out)
+        return lambda left_out: ray_results.read(folder, translation, left_out=left_out)
 
-    _import([(folder, rows(folder)) for folder in folders], database, foreign, dry_run)
+    _import([(folder, rows(folder)) for folder in folders], database, translation, dry_run)
 
 
 @click.command("import-logs")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @click.option("--lr-column", metavar="NAME", help="The LR's name, where several could be it.")
-@_foreign()
+@_translation_options()
 def import_logs(
     folders: tuple[str, ...],
     database: str | None,
@@ -184,18 +186,18 @@ def import_logs(
     --map. A log that ends before --max-iterations, by more than a twentieth and more than one
     logging interval, is stored as pruned.
     """
-    foreign = _foreign_from_options(settings)
+    translation = _translation_from_options(settings)
 
     def rows(folder: str) -> _Rows:
-        return lambda _: logs.read(folder, foreign, lr_column=lr_column)
+        return lambda _: logs.read(folder, translation, lr_column=lr_column)
 
-    _import([(folder, rows(folder)) for folder in folders], database, foreign, dry_run)
+    _import([(folder, rows(folder)) for folder in folders], database, translation, dry_run)
 
 
-def _foreign_from_options(settings: dict[str, Any]) -> Foreign:
+def _translation_from_options(settings: dict[str, Any]) -> Translation:
     if settings["source"] is not None:
         checked_source(settings["source"])
-    return Foreign(**settings)
+    return Translation(**settings)
 
 
 def _shown(location: str) -> str:
@@ -208,7 +210,7 @@ def _shown(location: str) -> str:
 def _import(
     inputs: Sequence[tuple[str, _Rows]],
     database: str | None,
-    foreign: Foreign,
+    translation: Translation,
     dry_run: bool,
     notes: Sequence[str] = (),
 ) -> None:
@@ -220,7 +222,7 @@ def _import(
     try:
         for name, read in inputs:
             try:
-                reports.append(_import_one(db, name, read, foreign.source, undated))
+                reports.append(_import_one(db, name, read, translation.source, undated))
             except ExchangeError as error:
                 if len(inputs) == 1:
                     raise
@@ -287,7 +289,7 @@ def _not_stored(
     """Yield the rows whose runs the database does not hold as first stored by their trainer."""
     originals = Originals(db)
     for row in rows:
-        if isinstance(row, Found) and originals.hold(row.run):
+        if isinstance(row, Found) and originals.contains(row.run):
             known.append(row.place)
         else:
             yield row

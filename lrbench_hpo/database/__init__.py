@@ -1,4 +1,4 @@
-"""The LR database: one schema for SQLite and PostgreSQL, born with the published results."""
+"""The LR database: one schema for SQLite and PostgreSQL, which holds the published results."""
 
 from lrbench_hpo.database.contents import DatabaseStats
 from lrbench_hpo.database.origins import Origin

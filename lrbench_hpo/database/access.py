@@ -54,12 +54,12 @@ class Access:
         self.close()
 
     def close(self) -> None:
-        """Let go of all connections; the database cannot be used after this."""
+        """Close all connections; the database cannot be used after this."""
         self._closed = True
         self._engine.dispose()
 
     def _do(self, work: Callable[[sa.Connection], _Result], *, write: bool = False) -> _Result:
-        """A piece of work as one transaction; a server that is away for a while is waited for."""
+        """Do a piece of work as one transaction; wait for a server that is unavailable."""
         if self._closed:
             raise DatabaseError(f"{shown(self._engine.url)}: closed: connect again")
         engine = writing(self._engine) if write else self._engine

@@ -19,7 +19,7 @@ def back_up(url: sa.URL, version: int) -> Path | None:
     """Copy the file of a database beside it, as ``FILE.schema-N.bak``.
 
     Args:
-        url: of the database, which nobody may change meanwhile.
+        url: of the database, which must not change meanwhile.
         version: of its schema, for the name.
 
     Returns:

@@ -48,7 +48,7 @@ def statistics(connection: sa.Connection) -> DatabaseStats:
     # Source and status are one index: one pass over it answers both.
     found = queries.counts(connection, tables.runs.c.source, tables.runs.c.status)
     by_source, by_status = Counter[str](), Counter[str]()
-    for source, status, number in found:  # as text: others may have written anything
+    for source, status, number in found:  # as text: another program may have written anything
         by_source[str(source)] += number
         by_status[str(status)] += number
     return DatabaseStats(

@@ -1,4 +1,4 @@
-"""The few things that SQLite and PostgreSQL say differently."""
+"""The few things in which SQLite and PostgreSQL differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lrbench_hpo.database import tables
 from lrbench_hpo.database.location import sqlite_file
 
 AT_ONCE = 500  # values of one statement, which holds a limited number
-TRIES = 20  # to make a row that others remove at the same time
+TRIES = 20  # to make a row that another process removes at the same time
 
 
 def insert_new(connection: sa.Connection, table: sa.Table) -> Any:
@@ -25,7 +25,7 @@ def insert_new(connection: sa.Connection, table: sa.Table) -> Any:
 
 
 def schema_name(connection: sa.Connection) -> str | None:
-    """The schema that the tables are in; None where the server's search path says it."""
+    """The schema that the tables are in; None where the server's search path names it."""
     found: str | None = connection.get_execution_options().get("schema_translate_map", {}).get(None)
     return found
 
@@ -59,7 +59,7 @@ def size_in_bytes(connection: sa.Connection) -> int | None:
 
 
 def identity(connection: sa.Connection) -> str:
-    """What tells this database from all others, however its URL is written."""
+    """What distinguishes this database from all others, however its URL is written."""
     url = connection.engine.url
     if connection.dialect.name != "postgresql":
         file = sqlite_file(url)

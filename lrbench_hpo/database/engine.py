@@ -14,7 +14,7 @@ from lrbench_hpo.database.failures import shown
 from lrbench_hpo.database.location import in_memory, make_room, schema_of
 from lrbench_hpo.errors import DatabaseError, MissingExtraError
 
-BUSY_SECONDS = 30.0  # how long a writer waits for others; ?timeout=… in the URL says otherwise
+BUSY_SECONDS = 30.0  # how long a writer waits for other writers, unless the URL has ?timeout=…
 _WRITES = "lrbench_writes"
 # A server that drops packets is found out in seconds, not in TCP's own minutes.
 _SERVER_DEFAULTS = {
@@ -22,7 +22,7 @@ _SERVER_DEFAULTS = {
     "keepalives_idle": 30,  # seconds
     "tcp_user_timeout": 30_000,  # milliseconds
     "application_name": "lrbench_hpo",
-    "client_encoding": "utf8",  # whatever the environment says of terminals
+    "client_encoding": "utf8",  # whatever the terminal's encoding is
 }
 
 
@@ -58,7 +58,7 @@ def _postgresql(url: sa.URL) -> sa.Engine:
 
 
 def patience(url: sa.URL) -> float:
-    """How long a server that is away is waited for, in seconds.
+    """How long to wait for an unavailable server, in seconds.
 
     >>> patience(sa.make_url("postgresql://host/lr?connect_timeout=3"))
     3.0
@@ -74,7 +74,7 @@ def _without_own_settings(_: Any, __: Any, ___: Any, settings: dict[str, Any]) -
 
 
 def _be_patient(connection: Any, _: Any, *, seconds: float) -> None:
-    """Wait for a table that somebody has locked as long as for a server, not for ever."""
+    """Wait for a locked table as long as for a server, not for ever."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{seconds * 1000:.0f}",))
     connection.commit()

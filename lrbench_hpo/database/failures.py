@@ -1,10 +1,10 @@
-"""What goes wrong with a database, as one line that says what to do."""
+"""Database failures as errors of one line that says what to do."""
 
 from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import quote, quote_plus
 
@@ -51,7 +51,7 @@ def shown(url: sa.URL) -> str:
     >>> shown(sa.make_url("postgresql://me:secret@host/lr?sslpassword=other&schema=team"))
     'postgresql://me:***@host/lr?schema=team'
     """
-    backend = url.get_backend_name()  # without the driver, which is nobody's choice
+    backend = url.get_backend_name()  # without the driver, which no user chose
     if backend == "sqlite":
         return url.database or "the database in memory"
     return url.set(drivername=backend, query=place(url)).render_as_string(hide_password=True)
@@ -71,7 +71,7 @@ def _reason(cause: BaseException) -> str:
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None and (code & 0xFF) in _ADVICE:
         return _ADVICE[code & 0xFF]
-    # Only the first line tells what happened; the others repeat the statement.
+    # The first line describes the failure; the others repeat the statement.
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     server = getattr(cause, "pgcode", None)
     words = (lines[0] if server and lines else " ".join(lines))[:300] or type(cause).__name__
@@ -90,14 +90,40 @@ def _without_secrets(url: sa.URL, text: str) -> str:
 
 
 def vanished(what: str) -> DatabaseError:
-    """The error when others remove rows as fast as they are made here."""
+    """The error when another process removes rows as fast as they are made here."""
     return DatabaseError(f"{what} is removed again and again by somebody else: try again later")
 
 
+class BadRowError(DatabaseError):
+    """A row that breaks a rule, as only other programs can write.
+
+    Args:
+        place: the row, as ``run 62``.
+        reason: the rule that it breaks.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(place, reason)  # both, so that it can be pickled
+        self.place, self.reason = place, f"breaks a rule: {reason}"
+
+    def __str__(self) -> str:
+        return f"{self.place} in the database {self.reason}"
+
+
+OnBadRow = Callable[[str, str], object]  # called with the place of a bad row and the reason
+
+
 @contextmanager
-def left_out() -> Iterator[None]:
-    """Pass over a row that breaks a rule, with a warning: one must not take all others with it."""
+def left_out(on_bad: OnBadRow | None = None) -> Iterator[None]:
+    """Skip a row that breaks a rule: the other rows are still returned.
+
+    Args:
+        on_bad: called with the row's place and the reason; a warning when None.
+    """
     try:
         yield
-    except DatabaseError as error:
-        warnings.warn(f"{error}; it is left out", stacklevel=4)
+    except BadRowError as error:
+        if on_bad is None:
+            warnings.warn(f"{error}; it is left out", stacklevel=4)
+        else:
+            on_bad(error.place, error.reason)

@@ -23,7 +23,7 @@ from lrbench_hpo.records.run import Run
 
 
 def user_folder() -> Path:
-    """Where runs wait if nobody says otherwise."""
+    """Where runs wait by default."""
     return user_data_path("lrbench_hpo")
 
 
@@ -33,7 +33,7 @@ def other_files() -> list[Path]:
 
 
 class Journal:
-    """The files in which runs wait for one database; those held here are locked against others.
+    """The files in which runs wait for one database; those held here are locked.
 
     Each process writes to a file of its own. The lock ends with the process, however that ends,
     and only then another one may take the file over. Writing to it is appending, and removing it
@@ -64,7 +64,7 @@ class Journal:
             raise
 
     def all(self) -> list[Path]:
-        """All files for this database, whoever holds them, oldest first."""
+        """All files for this database, whichever process holds them, oldest first."""
         found = []
         for path in self.folder.glob(f"{self._stem}-*.jsonl"):
             with contextlib.suppress(OSError):
@@ -72,7 +72,7 @@ class Journal:
         return [path for _, path in sorted(found)]
 
     def adopted(self) -> list[Run]:
-        """The runs in files that nobody holds any more; they are held here from now on."""
+        """The runs in files that no process holds any more; this process holds them from now on."""
         held = {path for path, _ in self._held}
         runs: list[Run] = []
         for path in self.all():
@@ -116,7 +116,7 @@ class Journal:
             file.close()
 
     def release(self) -> None:
-        """Let others have the files."""
+        """Release the files for other processes."""
         held, self._held = self._held, []
         for _, file in held:
             file.close()
@@ -124,7 +124,7 @@ class Journal:
     def _hold(self, path: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+", buffering=0)
-        if not _locked(file):  # somebody looks at it just now, and leaves a file that is empty
+        if not _locked(file):  # another process reads it just now, and leaves a file that is empty
             time.sleep(0.05)
             _locked(file)
         self._held.append((path, file))
@@ -154,7 +154,7 @@ def _locked(file: io.FileIO) -> bool:
     """Whether the file belongs to this process from now on, until it is closed."""
     try:
         import fcntl
-    except ModuleNotFoundError:  # Windows, where nobody can remove a file that is open
+    except ModuleNotFoundError:  # Windows, where a file that is open cannot be removed
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from lrbench_hpo.records.ranking import PolicyResult, Ranked, rank_policies, res
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import ScoreWeights, score_run
 
-MOST_RUNS = 20_000  # of a task that are looked at, the newest: a few seconds' worth
+MOST_RUNS = 20_000  # the newest of a task that are read: a few seconds of work
 _TOP1_ONLY = ScoreWeights(iterations=0, loss_difference=0)
 _MEASURES: Mapping[str, Callable[[Run], float]] = {
     "score": score_run,
@@ -133,7 +133,7 @@ def _results(runs: Iterable[Run], by: str) -> list[PolicyResult]:
 
 
 def _samples(runs: Iterable[Run]) -> int | None:
-    """How many samples the runs were evaluated on, where they say so."""
+    """How many samples the runs were evaluated on, where it is recorded."""
     counts = (_count(run, "evaluation_samples") for run in runs)
     return min((count for count in counts if count is not None), default=None)
 

@@ -78,12 +78,12 @@ def _known_url(text: str, scheme: str) -> sa.URL:
     return url.set(database=_file_url(url.database or "").database)
 
 
-# Settings after the ? that say which database it is, and are no secrets.
+# Settings after the ? that identify the database, and are no secrets.
 _PLACE = ("host", "hostaddr", "port", "dbname", "service", "schema")
 
 
 def place(url: sa.URL) -> dict[str, str]:
-    """What of a URL's settings says where the database is.
+    """Those of a URL's settings that identify the database.
 
     >>> place(sa.make_url("postgresql:///lr?host=/run/pg&schema=team&sslmode=require"))
     {'host': '/run/pg', 'schema': 'team'}
@@ -92,7 +92,7 @@ def place(url: sa.URL) -> dict[str, str]:
 
 
 def schema_of(url: sa.URL) -> str | None:
-    """The schema that a URL asks for by ``?schema=…``.
+    """The schema that a URL names by ``?schema=…``.
 
     Raises:
         DatabaseError: for a name that PostgreSQL would not keep as it is.
@@ -155,7 +155,7 @@ def with_password(location: str | Path | None) -> str | Path | None:
 
 
 def in_memory(url: sa.URL) -> bool:
-    """Whether the database is gone when it is closed."""
+    """Whether the database exists in memory only, until it is closed."""
     return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
 
 

@@ -114,7 +114,7 @@ def _explained(url: sa.URL, version: int) -> Iterator[None]:
 
 
 def _do(connection: sa.Connection, step: Migration, *, kept: bool) -> int:
-    """Do a step; `kept`: somebody's data are there, not just what an earlier step has made."""
+    """Do a step; `kept`: there are data of a user, not just what an earlier step has made."""
     lock_for_migration(connection)
     version = schema_version(connection)
     if version >= step.version:  # another process was here first

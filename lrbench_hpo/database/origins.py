@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from lrbench_hpo import checks
 from lrbench_hpo.database import tables
 from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
-from lrbench_hpo.database.failures import left_out, vanished
-from lrbench_hpo.errors import DatabaseError, LRBenchError
+from lrbench_hpo.database.failures import BadRowError, OnBadRow, left_out, vanished
+from lrbench_hpo.errors import LRBenchError, why
 from lrbench_hpo.records.run import utc_timestamp
 
 MAX_STEPS = 8  # origins before an origin that are kept
@@ -141,20 +141,22 @@ def origin_id(connection: sa.Connection, origin: Origin) -> int:
     raise vanished("an origin")
 
 
-def origins_by_id(connection: sa.Connection, ids: Iterable[int | None]) -> dict[int, Origin]:
-    """Origins by their keys, with all before them; one that breaks a rule is left out, and told."""
+def origins_by_id(
+    connection: sa.Connection, ids: Iterable[int | None], on_bad: OnBadRow | None = None
+) -> dict[int, Origin]:
+    """Origins by their keys, with all before them; one that breaks a rule is left out."""
     table = tables.origins
     rows: dict[int, sa.RowMapping] = {}
-    asked = {key for key in ids if key is not None}
-    while asked:
-        some = sorted(asked)[:AT_ONCE]
+    wanted = {key for key in ids if key is not None}
+    while wanted:
+        some = sorted(wanted)[:AT_ONCE]
         found = connection.execute(sa.select(table).where(table.c.id.in_(some))).mappings()
         rows |= {row["id"]: row for row in found}
         before = {rows[key]["before_id"] for key in some if key in rows} - {None}
-        asked = (asked - set(some)) | (before - rows.keys())
+        wanted = (wanted - set(some)) | (before - rows.keys())
     known: dict[int, Origin] = {}
     for key in sorted(rows):  # an origin's row is made after that of the one before it
-        with left_out():
+        with left_out(on_bad):
             known[key] = _origin_of(rows[key], known)
     return known
 
@@ -164,5 +166,4 @@ def _origin_of(row: sa.RowMapping, known: Mapping[int, Origin]) -> Origin:
     try:
         return Origin(**fields, before=known.get(row["before_id"]))
     except LRBenchError as error:
-        reason = f"origin {row['id']} in the database breaks a rule: {error}"
-        raise DatabaseError(reason) from None
+        raise BadRowError(f"origin {row['id']}", why(error)) from None

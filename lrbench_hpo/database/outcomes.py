@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from lrbench_hpo import checks
 from lrbench_hpo.database import reading, tables
-from lrbench_hpo.database.failures import left_out
+from lrbench_hpo.database.failures import BadRowError, left_out
 from lrbench_hpo.database.paper import SOURCE as PAPER
-from lrbench_hpo.database.rows import BAD_VALUE, bad_row
+from lrbench_hpo.database.rows import BAD_VALUE
+from lrbench_hpo.errors import why
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import Task
 from lrbench_hpo.records.score import score
@@ -75,7 +76,7 @@ def _outcome(row: sa.RowMapping) -> Outcome:
         measured = {name: row[name] for name in _MEASURED}
         known = None if row["status"] == "diverged" else score(max_iterations=budget, **measured)
     except BAD_VALUE as error:
-        raise bad_row("run", row, error) from None
+        raise BadRowError(f"run {row['id']}", why(error)) from None
     return Outcome(policy, budget, known)
 
 

@@ -1,4 +1,4 @@
-"""The published LRBench results, with which a database is born.
+"""The published LRBench results, which every new database holds.
 
 Source of the figures: Wu et al. 2019, "Demystifying Learning Rate Policies for High Accuracy
 Training of Deep Neural Networks", arXiv 1908.06477; the tables are named in each run's notes.
@@ -32,8 +32,14 @@ def paper_runs() -> list[Run]:
     >>> len(paper_runs())
     61
     """
+    return list(_paper_runs())
+
+
+@cache
+def _paper_runs() -> tuple[Run, ...]:
     tasks = {(row["dataset"], row["model"]): _task(row) for row in _read("paper_tasks.csv")}
-    return [_run(row, tasks[row["dataset"], row["model"]]) for row in _read("paper_rows.csv")]
+    rows = _read("paper_rows.csv")
+    return tuple(_run(row, tasks[row["dataset"], row["model"]]) for row in rows)
 
 
 @cache
@@ -118,4 +124,6 @@ def _metrics(row: Mapping[str, str]) -> dict[str, float | None]:
     }
     printed = {name: float(row[column]) for column, name in _AS_PRINTED.items() if row[column]}
     reached = row["n_iter_at_best"]
-    return {**shares, **printed, **({"iterations_to_best": int(reached)} if reached else {})}
+    if reached:
+        printed["iterations_to_best"] = int(reached)
+    return {**shares, **printed}

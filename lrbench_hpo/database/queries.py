@@ -1,4 +1,4 @@
-"""The questions that are asked of the tables."""
+"""The queries of the tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lrbench_hpo.records.run import STATUSES, utc_timestamp
 
 
 class Filters(TypedDict, total=False):
-    """What runs may be asked for by; None is the same as absent."""
+    """What runs can be filtered by; None is the same as absent."""
 
     dataset: str | None
     model: str | None
@@ -33,15 +33,15 @@ class Filters(TypedDict, total=False):
 
 
 def matching(query: sa.Select[Any], filters: Filters) -> sa.Select[Any]:
-    """A query of runs, cut to those that fit all that is given.
+    """A query of runs, limited to those that match all filters.
 
     Args:
         query: of runs.
-        filters: what is asked for.
+        filters: the values that runs must have.
 
     Raises:
-        UnknownNameError: for an LR function that nobody knows.
-        RecordError: for a value that cannot be meant.
+        UnknownNameError: for an unknown LR function.
+        RecordError: for an invalid value.
     """
     c = tables.runs.c
     given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
@@ -107,7 +107,7 @@ def _known_function(function: str) -> str:
 
 
 def tasks_named(filters: Filters) -> sa.Select[Any] | None:
-    """The keys of the tasks that filters ask for; None where they ask for any."""
+    """The keys of the tasks that the filters select; None where they select any."""
     names = {k: filters[k] for k in ("dataset", "model") if filters.get(k) is not None}
     return _tasks_named(names) if names else None  # type: ignore[arg-type]
 
@@ -117,7 +117,7 @@ def first(
 ) -> sa.Select[Any]:
     """The first rows of a query of runs, each of whose parts an index has in order.
 
-    Asked for the first rows of several tasks at once, both back ends would sort all of them.
+    For the first rows of several tasks in one plain query, both back ends would sort all rows.
 
     Args:
         query: of runs.
@@ -159,7 +159,7 @@ def newest_first() -> tuple[sa.UnaryExpression[Any], ...]:
     return tables.runs.c.created_at.desc(), tables.runs.c.id.desc()
 
 
-# What a prior looks at: reading the rest would take it half as long again.
+# What a prior reads: the other columns would make it half as slow again.
 EVIDENCE = (
     *(c for c in tables.runs.c if c.name not in ("cost", "environment")),
     sa.select(tables.tasks.c.uid)

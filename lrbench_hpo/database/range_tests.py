@@ -12,13 +12,13 @@ from lrbench_hpo import checks
 from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.database import paper, tables
 from lrbench_hpo.database.dialects import insert_new
-from lrbench_hpo.database.failures import left_out
+from lrbench_hpo.database.failures import BadRowError, left_out
 from lrbench_hpo.database.origins import Origin, origin_id
-from lrbench_hpo.errors import DatabaseError, LRBenchError, why
+from lrbench_hpo.errors import LRBenchError, why
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.run import Task
 
-_READ_AT_MOST = 50  # the newest rows of two names: nobody asks for older ones
+_READ_AT_MOST = 50  # the newest rows of two names; older ones are of no use
 _COPIED = ("reference_lr", "spread", "low", "high", "method", "max_iterations", "iterations")
 
 
@@ -84,7 +84,7 @@ _FOLLOWS = ("reference_lr", "num_parameters", "num_train", "init", "framework")
 
 
 def same_but_unknown(one: Task, other: Task) -> bool:
-    """Whether two tasks differ in nothing that both of them say and that names do not settle.
+    """Whether two tasks agree in all fields that both of them have and that names do not determine.
 
     Sizes and initial weights follow from data set and model; before the data is read, they are
     those of the published ones.
@@ -108,8 +108,7 @@ def _read(row: sa.RowMapping) -> tuple[Task, RangeTest]:
         task = Task.from_dict(json.loads(row["task"]))
         return task, RangeTest.from_dict(json.loads(row["payload"]))
     except (LRBenchError, ValueError, TypeError, RecursionError) as error:
-        reason = f"range test {row['id']} in the database breaks a rule: {why(error)}"
-        raise DatabaseError(reason) from None
+        raise BadRowError(f"range test {row['id']}", why(error)) from None
 
 
 def _json(value: Any) -> str:

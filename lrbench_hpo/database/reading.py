@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from lrbench_hpo import checks
 from lrbench_hpo.database import queries, rows, tables
+from lrbench_hpo.database.failures import OnBadRow
 from lrbench_hpo.database.origins import Origin, origins_by_id
 from lrbench_hpo.records.run import Run, Task
 
@@ -38,12 +39,13 @@ def first_runs(
 
 
 def with_origins(
-    connection: sa.Connection, query: sa.Select[Any]
+    connection: sa.Connection, query: sa.Select[Any], on_bad: OnBadRow | None = None
 ) -> list[tuple[Run, Origin | None]]:
-    """The runs of a query, each with how it came in."""
+    """The runs of a query, each with its origin."""
     found = rows_of(connection, query)
-    known = origins_by_id(connection, {row["origin_id"] for row in found})
-    return [(run, known.get(row["origin_id"])) for row, run in rows.readable(connection, found)]
+    known = origins_by_id(connection, {row["origin_id"] for row in found}, on_bad)
+    runs = rows.readable(connection, found, on_bad)
+    return [(run, known.get(row["origin_id"])) for row, run in runs]
 
 
 def evidence(

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.database import curves, tables
 from lrbench_hpo.database.dialects import AT_ONCE, TRIES, insert_new
-from lrbench_hpo.database.failures import left_out, vanished
+from lrbench_hpo.database.failures import BadRowError, OnBadRow, left_out, vanished
 from lrbench_hpo.database.origins import Origin, origin_id
-from lrbench_hpo.errors import DatabaseError, LRBenchError, why
+from lrbench_hpo.errors import LRBenchError, why
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import Run, Task
 from lrbench_hpo.records.score import score_run
@@ -22,7 +22,7 @@ from lrbench_hpo.records.score import score_run
 _JSON = ("metrics", "cost", "environment", "notes")
 _COPIED = ("top1", "top5", "top1_std", "iterations_to_best", "loss_difference")
 _PLAIN = ("max_iterations", "seed", "split", "status", "source", "created_at")
-# What a row may raise that others have written.
+# What a row that another program wrote may raise.
 BAD_VALUE = (LRBenchError, ValueError, TypeError, LookupError, RecursionError)
 _TASK_FIELDS = tuple(Task("any", "any").to_dict())
 
@@ -113,19 +113,21 @@ def _insert_tasks(
     raise vanished("a task")
 
 
-def tasks_by_id(connection: sa.Connection, ids: Sequence[int]) -> dict[int, Task]:
-    """The tasks of some rows, by their keys; one that breaks a rule is left out, and told."""
+def tasks_by_id(
+    connection: sa.Connection, ids: Sequence[int], on_bad: OnBadRow | None = None
+) -> dict[int, Task]:
+    """The tasks of some rows, by their keys; one that breaks a rule is left out."""
     table, known = tables.tasks, {}
     for start in range(0, len(ids), AT_ONCE):
         query = sa.select(table).where(table.c.id.in_(ids[start : start + AT_ONCE]))
         for row in connection.execute(query).mappings():
-            with left_out():
+            with left_out(on_bad):
                 known[row["id"]] = task_of(row)
     return known
 
 
 def tasks_in(found: Iterable[sa.RowMapping]) -> list[Task]:
-    """The tasks of rows; those that break a rule are left out, and told."""
+    """The tasks of rows; those that break a rule are left out."""
     tasks = []
     for row in found:
         with left_out():
@@ -134,21 +136,21 @@ def tasks_in(found: Iterable[sa.RowMapping]) -> list[Task]:
 
 
 def readable(
-    connection: sa.Connection, found: Sequence[sa.RowMapping]
+    connection: sa.Connection, found: Sequence[sa.RowMapping], on_bad: OnBadRow | None = None
 ) -> list[tuple[sa.RowMapping, Run]]:
-    """Rows of runs with their runs; those that break a rule are left out, and told."""
-    tasks = tasks_by_id(connection, sorted({row["task_id"] for row in found}))
+    """Rows of runs with their runs; those that break a rule are left out."""
+    tasks = tasks_by_id(connection, sorted({row["task_id"] for row in found}), on_bad)
     runs = []
     for row in found:
-        with left_out():
+        with left_out(on_bad):
             if row["task_id"] not in tasks:
-                raise DatabaseError(f"run {row['id']} in the database breaks a rule: its task does")
+                raise BadRowError(f"run {row['id']}", "its task does")
             runs.append((row, run_of(row, tasks[row["task_id"]], row.get("points"))))
     return runs
 
 
 def runs_of(found: Iterable[sa.RowMapping], tasks: Mapping[str, Task]) -> list[Run]:
-    """Runs of rows that say their task's uid; those that break a rule are left out, and told."""
+    """Runs of rows that hold their task's uid; those that break a rule are left out."""
     runs = []
     for row in found:
         with left_out():
@@ -195,7 +197,7 @@ def task_of(row: sa.RowMapping) -> Task:
     try:
         return _task(tuple(row[name] for name in _TASK_FIELDS))
     except (LRBenchError, ValueError, RecursionError) as error:
-        raise bad_row("task", row, error) from None
+        raise BadRowError(f"task {row['id']}", why(error)) from None
 
 
 @lru_cache(maxsize=4096)  # the same few hundred are read again and again
@@ -224,19 +226,7 @@ def run_of(row: sa.RowMapping, task: Task, points: bytes | None = None) -> Run:
             **{name: json.loads(row[name]) for name in there},
         )
     except BAD_VALUE as error:
-        raise bad_row("run", row, error) from None
+        raise BadRowError(f"run {row['id']}", why(error)) from None
     if len(there) < len(_JSON):
         vars(run)["uid"] = row["uid"]  # of the whole run, which it cannot be computed from
     return run
-
-
-def bad_row(kind: str, row: sa.RowMapping, error: Exception) -> DatabaseError:
-    """The error for a row that breaks a rule.
-
-    Args:
-        kind: what it is a row of.
-        row: with its ``id``.
-        error: which rule.
-    """
-    reason = why(error)
-    return DatabaseError(f"{kind} {row['id']} in the database breaks a rule: {reason}")

@@ -1,4 +1,4 @@
-"""Runs on their way to the LR database: those it does not take now wait in a file, and follow."""
+"""Storing runs in the LR database now, or later when it is available again; they wait in a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +18,11 @@ from lrbench_hpo.database import Database, connect
 from lrbench_hpo.database.journal import Journal
 from lrbench_hpo.database.location import database_url, in_memory, make_room, sqlite_file
 from lrbench_hpo.database.paper import refuse_false_claim
-from lrbench_hpo.errors import DatabaseError
+from lrbench_hpo.errors import DatabaseError, WarnOnce
 from lrbench_hpo.records.run import Run
 
-# Seconds: what a call may wait for a busy database, and the pause after one that failed. Whoever
-# stores runs has other work to do: a run that has to wait costs nothing.
+# Seconds that a call waits for a busy database, and the pause after a failed call. They are short
+# because the caller has other work to do, and a run that waits costs nothing.
 _BUSY_SECONDS, _PAUSE = 1, 5.0
 
 
@@ -58,13 +57,13 @@ class RunStore:
     on opening. Threads may share a store.
 
     Args:
-        database: URL or file of the LR database, or one that is open, whose own patience with
-            others' locks then counts; ``LRBENCH_DATABASE_URL`` or the user's own when None.
+        database: URL or file of the LR database, or one that is open, whose own wait for
+            locks then counts; ``LRBENCH_DATABASE_URL`` or the user's own when None.
         folder: where runs wait; the user's data folder when None.
-        already: asked before a run is stored whether it is there in another form.
+        already: whether a run is in the database already, in another form; called before storing.
 
     Raises:
-        DatabaseError: for something that names no database. One that is away raises nothing.
+        DatabaseError: for something that names no database. One that is unavailable raises nothing.
         MissingExtraError: for PostgreSQL without psycopg2.
 
     >>> with RunStore("sqlite://") as store:
@@ -88,7 +87,7 @@ class RunStore:
         self._waiting: dict[str, Run] = {}
         self._unwritten: list[Run] = []
         self._next_try = 0.0
-        self._told: set[str] = set()
+        self._warnings = WarnOnce()
         self._files = None if in_memory(self._url) else Journal(folder, self._url)
         _stores.add(self)
         self.flush(force=True)
@@ -116,7 +115,7 @@ class RunStore:
         """Store runs, or keep those that the database does not take now.
 
         Raises:
-            RecordError: for something that is no `Run`, or says falsely that it is published.
+            RecordError: for something that is no `Run`, or falsely claims to be published.
         """
         for run in runs:
             if not isinstance(run, Run):
@@ -132,8 +131,7 @@ class RunStore:
         """Try to store what waits.
 
         Args:
-            force: try it even right after a failure, and pick up what other processes, which are
-                no more, have left.
+            force: try it even right after a failure, and adopt what dead processes have left.
         """
         with self._turn:
             if force and self._files is not None:
@@ -143,7 +141,7 @@ class RunStore:
                 self._store_or_keep(force=force)
 
     def close(self) -> tuple[Run, ...]:
-        """Try once more, and let go of the database and the file.
+        """Try once more, and release the database and the file.
 
         Returns:
             The runs that still wait.
@@ -167,16 +165,12 @@ class RunStore:
                 self._unwritten.clear()
             except OSError as full:
                 reason = f"{self._files.folder}: {full.strerror}"
-                self._tell("memory", f"{reason}; results wait in memory only: free some space")
+                message = f"{reason}; results wait in memory only: free some space"
+                self._warnings.warn("memory", message, stacklevel=4)
         if error is not None:
             where = "memory" if self._files is None else self.file or self._files.folder
-            self._tell("file", f"{error}; results wait in {where}, and follow")
-
-    def _tell(self, what: str, message: str) -> None:
-        """Warn when waiting begins, not again for every run."""
-        if what not in self._told:
-            self._told.add(what)
-            warnings.warn(message, stacklevel=5)
+            message = f"{error}; results wait in {where}, and follow"
+            self._warnings.warn("file", message, stacklevel=4)
 
     def _stored(self) -> DatabaseError | None:
         """Store all that waits; the reason why it could not be."""
@@ -193,7 +187,7 @@ class RunStore:
             return error
         self._waiting.clear()
         self._unwritten.clear()
-        self._told.clear()
+        self._warnings.clear()  # they are due again when runs next have to wait
         self._next_try = 0.0
         if self._files is not None:
             self._files.discard()
@@ -226,7 +220,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def impatient(database: str | Path | None) -> str:
-    """The URL of a database, with a short wait for others unless it names one itself.
+    """The URL of a database, with a short wait for locks unless the URL sets one.
 
     Args:
         database: a URL or file; ``LRBENCH_DATABASE_URL`` or the user's own when None.

@@ -18,7 +18,7 @@ _OLD_INDEXES = ("lrbench_runs_by_task", "lrbench_runs_by_time", "lrbench_runs_by
 
 
 def apply(connection: sa.Connection) -> None:
-    """Add scores and origins to the runs, pack the curves, and index what is asked for."""
+    """Add scores and origins to the runs, pack the curves, and index what queries look for."""
     schema = schema_name(connection)
     columns = sa.inspect(connection).get_columns(tables.runs.name, schema=schema)
     if any(column["name"] == "score" for column in columns):

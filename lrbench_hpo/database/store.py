@@ -18,6 +18,7 @@ from lrbench_hpo.database.access import Access
 from lrbench_hpo.database.contents import DatabaseStats, forget_runs, statistics
 from lrbench_hpo.database.dialects import identity
 from lrbench_hpo.database.engine import open_engine
+from lrbench_hpo.database.failures import OnBadRow
 from lrbench_hpo.database.location import database_url, in_memory, with_password, without_password
 from lrbench_hpo.database.migrations import MIGRATIONS
 from lrbench_hpo.database.origins import Origin, origins_by_id
@@ -34,9 +35,9 @@ _PAGE = 500  # runs that `stored` holds at a time
 class Database(Access):
     """Tuning runs that were recorded anywhere, for the next search to start from.
 
-    Open one with `connect`. Threads may share it, and a forked process may go on with it; pickled,
-    it connects again on the other side, with the password that is known there. Each call is one
-    transaction. A row that breaks a rule, as only others can write, is left out with a warning.
+    Open one with `connect`. Threads may share it, and a forked process may go on with it. When it
+    is unpickled elsewhere, it connects again, with the password that is known there. Each call is
+    one transaction. A row that breaks a rule (of another program) is left out with a warning.
 
     >>> from lrbench_hpo.database import connect
     >>> with connect("sqlite://") as db:
@@ -63,7 +64,7 @@ class Database(Access):
             How many were new.
 
         Raises:
-            RecordError: for something that is no `Run`, or says falsely that it is published.
+            RecordError: for something that is no `Run`, or falsely claims to be published.
             DatabaseError: when nothing of it could be stored, and why.
         """
         origin = origin or Origin.here()
@@ -92,7 +93,7 @@ class Database(Access):
         Args:
             task: what was tested; its reference LR does not matter.
             result: what was found.
-            source: who measured it; oneself when None.
+            source: who measured it; the user's own source when None.
 
         Returns:
             Whether it was new.
@@ -122,15 +123,15 @@ class Database(Access):
         return self._do(partial(range_tests.of_task, task=task, sources=trusted_sources))
 
     def identity(self) -> str:
-        """What tells this database from all others, however its URL is written."""
+        """What distinguishes this database from all others, however its URL is written."""
         return self._do(identity)
 
     def check_writable(self) -> None:
-        """Find out before a long training whether its result could be stored.
+        """Check before a long training that its result can be stored.
 
         Raises:
-            RecordError: when one's runs would go by a name that they may not have.
-            DatabaseError: when it could not, and why.
+            RecordError: when the user's own source is that of the published results.
+            DatabaseError: when it cannot be stored, and why.
         """
         paper.refuse_false_claim(checks.name("LRBENCH_SOURCE", own_source()))
         probe = {"uid": "", "dataset_key": "", "model_key": "", "dataset": "", "model": ""}
@@ -158,7 +159,7 @@ class Database(Access):
         imported: bool | None = None,
         curves: bool = False,
     ) -> list[Run]:
-        """The runs that fit all that is given, newest first.
+        """The runs that match all filters, newest first.
 
         Args:
             dataset: name of the data set; case, dashes and underscores do not matter.
@@ -176,14 +177,22 @@ class Database(Access):
             curves: whether to read learning curves too.
 
         Raises:
-            UnknownNameError: for an LR function that nobody knows.
-            RecordError: for a value that cannot be meant.
+            UnknownNameError: for an unknown LR function.
+            RecordError: for an invalid value.
             DatabaseError: when the database cannot be read.
         """
         filters = Filters(
-            **{"dataset": dataset, "model": model, "function": function, "source": source},
-            **{"since": since, "until": until, "status": status, "policy": policy},
-            **{"max_iterations": max_iterations, "seed": seed, "imported": imported},
+            dataset=dataset,
+            model=model,
+            function=function,
+            source=source,
+            since=since,
+            until=until,
+            status=status,
+            policy=policy,
+            max_iterations=max_iterations,
+            seed=seed,
+            imported=imported,
         )
         query = queries.matching(sa.select(tables.runs), filters)
         query = queries.with_curves(query) if curves else query
@@ -192,14 +201,20 @@ class Database(Access):
         return self._do(lambda c: reading.first_runs(c, query, order, most, tasks))
 
     def stored(
-        self, *, curves: bool = True, **filters: Unpack[Filters]
+        self,
+        *,
+        curves: bool = True,
+        on_bad: OnBadRow | None = None,
+        **filters: Unpack[Filters],
     ) -> Iterator[tuple[Run, Origin | None]]:
-        """The runs that fit all that is given, in the order they were stored, with their origins.
+        """The runs that match all filters, in the order they were stored, with their origins.
 
-        They are read page by page, so that a database larger than the memory can be gone through.
+        They are read page by page, so that the database may be larger than the memory.
 
         Args:
             curves: whether to read learning curves too.
+            on_bad: called with the place (``run 62``) and the reason of each row that breaks a
+                rule; None warns of each.
             filters: those of `find`.
 
         Raises:
@@ -213,7 +228,7 @@ class Database(Access):
 
         for start in range(0, len(ids), _PAGE):
             some = page.where(key.in_(ids[start : start + _PAGE].tolist()))
-            yield from self._do(partial(reading.with_origins, query=some))
+            yield from self._do(partial(reading.with_origins, query=some, on_bad=on_bad))
 
     def lookup(self, prefix: str, limit: int = 10) -> list[tuple[Run, Origin | None]]:
         """The runs whose uid begins so, with their curves and origins.
@@ -235,19 +250,19 @@ class Database(Access):
             RecordError: for an `n` below one.
             DatabaseError: when the database cannot be read.
         """
-        asked: Filters = {"dataset": dataset, "model": model}
-        query = queries.matching(queries.ranked(), asked)
-        order, tasks = queries.highest_first(), queries.tasks_named(asked)
+        filters: Filters = {"dataset": dataset, "model": model}
+        query = queries.matching(queries.ranked(), filters)
+        order, tasks = queries.highest_first(), queries.tasks_named(filters)
         most = checks.whole("n", n)
         return self._do(lambda c: reading.first_runs(c, query, order, most, tasks))
 
     def evidence(
         self, tasks: Task | Sequence[Task], limit: int, trusted_sources: Sequence[str] | None = None
     ) -> list[Run]:
-        """What is known of a task, or of some that are one: the best runs, then the newest others.
+        """Runs of a task, or of tasks that differ in their reference LR only, for a prior.
 
         Half of them are the best complete runs, best first; the other half are the newest of
-        the rest, whatever became of them. Without curves, cost and environment.
+        the rest, of any status. Without curves, cost and environment.
 
         Args:
             tasks: one or more of `tasks`, equal but for their reference LR.
@@ -263,8 +278,8 @@ class Database(Access):
     ) -> list[Outcome]:
         """Policies and scores of the runs of `evidence` that are evidence, in the same order.
 
-        Pruned and failed runs are left out, and those that were measured on a split where one
-        should not select. It takes a fraction of the time that whole runs take.
+        Pruned and failed runs are left out, and those that were measured on a split that
+        must not be selected on. It takes a fraction of the time that whole runs take.
 
         Args:
             tasks: one or more of `tasks`, equal but for their reference LR.
@@ -320,7 +335,7 @@ class Database(Access):
 
         Args:
             source: who measured them, exactly.
-            file: what they were imported from, as `origins` says it.
+            file: what they were imported from, as in `origins`.
             checksum: SHA-256 of that file, in full; with `file`, both must fit.
             dry_run: only count them.
 
@@ -352,7 +367,7 @@ class Database(Access):
 
 
 def connect(url: str | Path | None = None, *, migrated: bool = True) -> Database:
-    """Open the LR database; a new one is born with the published LRBench results.
+    """Open the LR database; a new one holds the published LRBench results.
 
     Args:
         url: ``sqlite:///FILE``, ``postgresql://USER@HOST/NAME`` or a file; None for the
@@ -361,8 +376,7 @@ def connect(url: str | Path | None = None, *, migrated: bool = True) -> Database
 
     Raises:
         MissingExtraError: for PostgreSQL without psycopg2.
-        DatabaseError: for a database that cannot be used, and why. A server that is away when it
-            is opened is told at once; one that goes away later is waited for.
+        DatabaseError: for a database that cannot be used; for an unavailable server, at once.
 
     >>> with connect("sqlite://") as db:
     ...     db.stats().runs

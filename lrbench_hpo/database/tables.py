@@ -56,7 +56,7 @@ origins = sa.Table(
     sa.Column("version", sa.Text, nullable=False),  # of lrbench_hpo
     sa.Column("file", sa.Text),  # that the rows were imported from
     sa.Column("checksum", sa.Text),  # of that file: SHA-256, hex
-    sa.Column("before_id", sa.ForeignKey("lrbench_origins.id")),  # what the file itself said
+    sa.Column("before_id", sa.ForeignKey("lrbench_origins.id")),  # the origin in the file itself
     sa.Index("lrbench_origins_by_before", "before_id"),
 )
 
@@ -92,14 +92,21 @@ _ranked = runs.c.score.is_not(None)
 INDEXES = (
     sa.Index(
         "lrbench_runs_by_score",
-        *(runs.c.task_id, runs.c.score, runs.c.created_at, runs.c.id),
+        runs.c.task_id,
+        runs.c.score,
+        runs.c.created_at,
+        runs.c.id,
         sqlite_where=_ranked,
         postgresql_where=_ranked,
     ),
     sa.Index("lrbench_runs_by_task_time", runs.c.task_id, runs.c.created_at, runs.c.id),
     sa.Index(
         "lrbench_runs_by_source_score",
-        *(runs.c.task_id, runs.c.source, runs.c.score, runs.c.created_at, runs.c.id),
+        runs.c.task_id,
+        runs.c.source,
+        runs.c.score,
+        runs.c.created_at,
+        runs.c.id,
         sqlite_where=_ranked,
         postgresql_where=_ranked,
     ),

@@ -1,4 +1,4 @@
-"""One piece of work as one transaction, done again where the server says that it may go better."""
+"""One piece of work as one transaction, repeated after errors that may be temporary."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lrbench_hpo.database.engine import patience
 _Result = TypeVar("_Result")
 
 # SQLSTATEs after which the same work may succeed: lost and refused connections (class 08), a task
-# that somebody has just removed with its last run, serialization failure, deadlock, a server that
-# ends or starts, no connection left.
+# that another process has just removed with its last run, serialization failure, deadlock, a
+# server that ends or starts, no connection left.
 _PASSING = ("08", "23503", "40001", "40P01", "57P01", "57P02", "57P03", "53300")
 _LONGEST_PAUSE = 2.0  # seconds
 
@@ -21,9 +21,9 @@ _LONGEST_PAUSE = 2.0  # seconds
 def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], _Result]) -> _Result:
     """Do a piece of work as one transaction, wholly or not at all.
 
-    On a server, work that failed for a passing reason is done again, with growing pauses, for as
+    On a server, work that failed for a temporary reason is repeated, with growing pauses, for as
     long as the URL's ``connect_timeout`` says, else 30 seconds. So it must be work that may be
-    done twice: when a connection is lost at the commit, nobody knows whether that was done.
+    done twice: when a connection is lost at the commit, it is unknown whether it was done.
 
     Args:
         engine: of `open_engine`.

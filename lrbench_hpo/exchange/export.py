@@ -1,4 +1,4 @@
-"""Runs of a database as a file that others can import, or open in a spreadsheet."""
+"""Runs of a database as a file that another database can import, or open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def export(
 ) -> ExportReport:
     """Write runs with their origins, oldest first, to a file that `db import` reads.
 
-    Rows of the database that break a rule, as only others can write, are left out and counted.
+    Rows of the database that break a rule, as only other programs can write, are left out and
+    counted.
 
     Args:
         database: where from.
@@ -69,9 +70,9 @@ def export(
 
     Raises:
         ExchangeError: for a file that is there, cannot be written, or has another ending.
-        UnknownNameError: for an LR function that nobody knows.
+        UnknownNameError: for an unknown LR function.
         DatabaseError: when the database cannot be read.
-        BrokenPipeError: when nobody reads standard output any more.
+        BrokenPipeError: when standard output is closed at its other end.
     """
     report = ExportReport(str(file))
 

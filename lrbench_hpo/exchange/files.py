@@ -1,4 +1,4 @@
-"""Lines of a file of others: plain or gzip, within limits, each with its number."""
+"""Lines of an input file: plain or gzip, within limits, each with its number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHUNK = 2**16
 _GZIP = b"\x1f\x8b"
 _TOO_LONG = f"longer than {MAX_LINE // 2**20} MiB: a row with a curve is a few KiB"
 
-# What people give by mistake, by its first bytes, and what to do instead.
+# Files often given by mistake, by their first bytes, and what to do instead.
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip file or spreadsheet: unpack it, or save it as CSV",
     b"BZh": "a bzip2 file: unpack it first",
@@ -43,8 +43,8 @@ class Line:
 
     Args:
         number: which one it is.
-        text: what it says.
-        header: the line that names its columns, without which a row of CSV says nothing.
+        text: its text.
+        header: the line that names its columns, without which a row of CSV has no meaning.
     """
 
     number: int
@@ -53,7 +53,7 @@ class Line:
 
     @property
     def place(self) -> str:
-        """Where it is, as `Rejected` says it."""
+        """Where it is, in the form of `Rejected.place`."""
         return f"line {self.number}"
 
     def rejected(self, file: str, reason: str) -> Rejected:

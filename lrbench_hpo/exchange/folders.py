@@ -1,4 +1,4 @@
-"""Folders of others: what lies in them, without ever leaving them."""
+"""The files in third-party folders, read without ever leaving these folders."""
 
 from __future__ import annotations
 

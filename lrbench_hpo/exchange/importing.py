@@ -1,4 +1,4 @@
-"""Rows of others on their way into a database: checked, once each, bad ones kept aside."""
+"""Import of third-party rows into a database: checked, stored once, bad ones kept in a file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ImportReport:
         quarantine: the file that holds the bad rows; None when there are none.
         reasons: the first bad row for each reason, as many as a person reads.
         alike: bad rows for each of these reasons.
-        own: good rows under the source that one's own runs have.
+        own: good rows under the source of the user's own runs.
         unkept: why the bad rows could not be kept, if they could not.
         interrupted: whether Ctrl-C ended it; what is counted here is done.
     """
@@ -96,11 +96,11 @@ def import_rows(
         batches = _Batches(database, report, checksum)
         try:
             for number, row in enumerate(rows, 1):
-                ruled = _ruled(row, source, file, latest) if isinstance(row, Found) else row
-                if isinstance(ruled, Found):
-                    batches.add(ruled)
+                checked = _validated(row, source, file, latest) if isinstance(row, Found) else row
+                if isinstance(checked, Found):
+                    batches.add(checked)
                 else:
-                    _reject(ruled, report, kept)
+                    _reject(checked, report, kept)
                 if progress is not None and number % _EVERY == 0:
                     progress(number)
             batches.flush()
@@ -112,7 +112,7 @@ def import_rows(
 
 
 def checked_source(source: str) -> str:
-    """A source that rows of others may be stored under.
+    """A source that imported rows may be stored under.
 
     Raises:
         RecordError: for something that is no name, or two of them.
@@ -125,10 +125,10 @@ def checked_source(source: str) -> str:
     return source
 
 
-def _ruled(row: Found, source: str | None, file: str, latest: str) -> Found | Rejected:
+def _validated(row: Found, source: str | None, file: str, latest: str) -> Found | Rejected:
     """The row under the source it belongs to, if it was not made after `latest`."""
     if row.run.uid in published_uids():
-        return row  # published rows are known as such everywhere, whoever passes them on
+        return row  # published rows are recognized wherever they come from
     if claims_paper(row.run.source):
         reason = f"source={row.run.source!r}, but it is none of the paper's rows"
         return Rejected(file, row.place, reason, jsonl.line_of(row.run, row.origin))

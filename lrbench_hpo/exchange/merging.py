@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Unpack
 
@@ -25,7 +24,7 @@ def merge(
     """Store the runs of another database, with their curves, in this one.
 
     It can be done again at any time: a run is stored once. SQLite and PostgreSQL mix freely. Rows
-    of the other one that break a rule, as only others can write, are rejected.
+    of the other one that break a rule, as only other programs can write, are rejected.
 
     Args:
         database: where to.
@@ -69,16 +68,10 @@ def connect_other(location: str) -> Database:
     return connect(location, migrated=False)
 
 
-_LEFT_OUT = "; it is left out"  # how `Database.stored` ends the warning of a row that breaks a rule
-
-
 def stored_runs(
     database: Database, name: str, *, curves: bool = True, **filters: Unpack[Filters]
 ) -> Iterator[Found | Rejected]:
-    """The runs that fit all that is given, in the order they were stored.
-
-    `Database.stored` leaves a row that breaks a rule out with a warning, which nobody counts:
-    here it is a bad row.
+    """The runs that match all filters, in the order they were stored, and the bad rows.
 
     Args:
         database: where from.
@@ -89,25 +82,14 @@ def stored_runs(
     Raises:
         LRBenchError: as `Database.stored`.
     """
-    runs, number = database.stored(curves=curves, **filters), 0
-    while True:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", UserWarning)
-            found = next(runs, None)
-        yield from _bad_rows(name, told)
-        if found is None:
-            return
-        number += 1
-        yield Found(*found, f"run {number}")
+    bad: list[Rejected] = []
 
+    def reject(place: str, reason: str) -> None:
+        bad.append(Rejected(name, place, reason))
 
-def _bad_rows(name: str, told: list[warnings.WarningMessage]) -> Iterator[Rejected]:
-    for warning in told:
-        text = str(warning.message)
-        if not text.endswith(_LEFT_OUT):
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
-            continue
-        place, there, reason = text.removesuffix(_LEFT_OUT).partition(" in the database ")
-        yield Rejected(name, place if there else "a row", reason if there else text)
+    stored = database.stored(curves=curves, on_bad=reject, **filters)
+    for number, (run, origin) in enumerate(stored, 1):
+        yield from bad
+        bad.clear()
+        yield Found(run, origin, f"run {number}")
+    yield from bad

@@ -11,22 +11,22 @@ from lrbench_hpo.records.run import Run, Task
 
 ORIGINAL = "run"  # in notes: the uid under which the tool itself stored the same training
 MAX_REMEMBERED = 100_000  # runs, of all tasks together
-_MAX_ALIKE = 1_000  # runs of one policy, budget and seed that are looked at
+_MAX_SIMILAR = 1_000  # runs of one policy, budget and seed that are looked at
 
 
 class Originals:
-    """What a database holds of a tool's own trials, asked once for each task.
+    """What a database holds of a tool's own trials, read once for each task.
 
     Args:
         database: where to look.
-        most: runs of tasks that are remembered; of larger ones, each run is asked for.
+        most: runs of tasks that are remembered; runs of larger tasks are looked up one by one.
     """
 
     def __init__(self, database: Database, most: int = MAX_REMEMBERED) -> None:
         self._database, self._most = database, most
         self._known: dict[tuple[str, str], frozenset[tuple[Any, ...]] | None] = {}
 
-    def hold(self, run: Run) -> bool:
+    def contains(self, run: Run) -> bool:
         """Whether the tool that trained a run has stored it here already, in its own form.
 
         Args:
@@ -46,7 +46,7 @@ class Originals:
             self._known[task] = self._of_task(run.task)
         known = self._known[task]
         if known is None:
-            known = self._like(run)
+            known = self._similar(run)
         return (original,) in known or _moment(run) in known
 
     def _of_task(self, task: Task) -> frozenset[tuple[Any, ...]] | None:
@@ -62,17 +62,17 @@ class Originals:
             return None
         return frozenset(keys)
 
-    def _like(self, run: Run) -> frozenset[tuple[Any, ...]]:
+    def _similar(self, run: Run) -> frozenset[tuple[Any, ...]]:
         """Uids and moments of the newest runs of the same policy, budget and seed."""
-        alike = self._database.find(
+        similar = self._database.find(
             run.task.dataset,
             run.task.model,
             policy=run.policy,
             max_iterations=run.max_iterations,
             seed=run.seed,
-            limit=_MAX_ALIKE,
+            limit=_MAX_SIMILAR,
         )
-        return frozenset(key for one in alike for key in ((one.uid,), _moment(one)))
+        return frozenset(key for one in similar for key in ((one.uid,), _moment(one)))
 
 
 def _moment(run: Run) -> tuple[Any, ...]:

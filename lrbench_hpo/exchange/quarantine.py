@@ -25,7 +25,7 @@ class Quarantine:
 
     The file is there, whole, when the block has ended without an error, if there were any rows.
     The same rows make the same file. One that cannot be written is no reason to lose good rows:
-    `failure` tells of it.
+    `failure` says why.
 
     Args:
         path: the file; None keeps nothing.

@@ -1,8 +1,9 @@
-"""What every reader of somebody's results yields: a good row, or a bad one with its place."""
+"""What every reader of results yields: a good row, or a bad one with its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lrbench_hpo.checks import printable
@@ -12,12 +13,14 @@ from lrbench_hpo.records.run import Run
 
 MAX_TEXT = 10_000  # characters of a bad row that are kept to be looked at
 MOST_SHOWN = 10  # bad rows, or reasons, that a report holds: as many as a person reads
+# Part of a run's identity: a file without a time gets the same one whenever it is imported.
+UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 
 Progress = Callable[[int], object]  # called now and then with the number of rows done
 
 
 class ExchangeError(LRBenchError):
-    """A file or database of others that cannot be read at all, or a file that cannot be made."""
+    """A file or database that cannot be read at all, or a file that cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Found:
     """One good row.
 
     Args:
-        run: what the row says.
-        origin: the origin that the row had where it comes from.
+        run: the run that the row describes.
+        origin: the origin that the row has in the file or database that it comes from.
         place: where in the file, as in `Rejected`.
     """
 
@@ -54,3 +57,16 @@ class Rejected:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reason", printable(" ".join(self.reason.split())))
         object.__setattr__(self, "text", self.text[:MAX_TEXT])
+
+
+def numbered(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
+    """The rows; equal ones are numbered by a note, so that each of them is stored."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        if isinstance(row, Found):
+            uid = row.run.uid
+            seen[uid] = count = seen.get(uid, 0) + 1
+            if count > 1:
+                notes = {**row.run.notes, "repeat": count}
+                row = dataclasses.replace(row, run=dataclasses.replace(row.run, notes=notes))
+        yield row

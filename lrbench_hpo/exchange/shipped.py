@@ -17,14 +17,14 @@ from lrbench_hpo.exchange.formats.detect import runs_in
 from lrbench_hpo.exchange.importing import ImportReport, import_rows
 from lrbench_hpo.exchange.rows import Progress
 
-SOURCE = "lrbench-hpo"  # what these runs say of themselves
+SOURCE = "lrbench-hpo"  # of these runs
 FOLDER = "measured"
 _PACKAGE = "lrbench_hpo.database"
 
 
 @contextmanager
 def measured_files() -> Iterator[list[Path]]:
-    """The files, one a task, by name; they may be gone after the `with`.
+    """The files, one a task, by name; they may not exist after the `with`.
 
     >>> with measured_files() as paths:
     ...     len(paths)
@@ -65,12 +65,12 @@ def import_measured(
 def _import_one(
     database: Database | None, path: Path, done: int, progress: Progress | None
 ) -> ImportReport:
-    def tell(rows: int) -> None:
+    def report(rows: int) -> None:
         if progress is not None:
             progress(done + rows)
 
     with open_input(path) as opened:
         name = f"{_PACKAGE.replace('.', '/')}/{FOLDER}/{path.name}"
         return import_rows(
-            database, runs_in(opened), file=name, checksum=opened.checksum, progress=tell
+            database, runs_in(opened), file=name, checksum=opened.checksum, progress=report
         )

@@ -192,6 +192,18 @@ def _budget(dataset: str, model: str, recipe: Recipe, info: DatasetInfo | None) 
     return min(recipe.max_iterations, max(300, int(epochs)))
 
 
+def known_facts(dataset: str, model: str) -> dict[str, Any]:
+    """The fields of `Task` that follow from the names of data set and model; None if unknown."""
+    info = dataset_info(dataset)
+    known = MODELS.get(canonical_name(model))
+    return {
+        "num_classes": info.num_classes if info else None,
+        "num_train": info.num_train if info else None,
+        "image_shape": info.image_shape if info else None,
+        "num_parameters": known.num_parameters if known else None,
+    }
+
+
 def task_for(
     dataset: str, model: str, recipe: Recipe | None = None, details: Mapping[str, Any] | None = None
 ) -> Task:
@@ -212,15 +224,9 @@ def task_for(
     102
     """
     recipe = recipe or recipe_for(dataset, model)
-    info = dataset_info(dataset)
-    known = MODELS.get(canonical_name(model))
-    fields: dict[str, Any] = {
+    fields = known_facts(dataset, model) | {
         "dataset": dataset,
         "model": model,
-        "num_classes": info.num_classes if info else None,
-        "num_train": info.num_train if info else None,
-        "image_shape": info.image_shape if info else None,
-        "num_parameters": known.num_parameters if known else None,
         "framework": "pytorch",
         "optimizer": recipe.optimizer,
         "momentum": recipe.momentum,

@@ -73,7 +73,8 @@ def test_the_picture_is_that_of_the_tables(tmp_path: Path) -> None:
 def named_commands() -> set[tuple[str, ...]]:
     """The commands of the guide, each with the options given to it."""
     found = set()
-    for text in re.findall(r"`([^`\n]+)`|^(lrbench-hpo .*)$", GUIDE, re.MULTILINE):
+    one_line = GUIDE.replace("\\\n", " ")
+    for text in re.findall(r"`([^`\n]+)`|^(lrbench-hpo .*)$", one_line, re.MULTILINE):
         for words in re.findall(r"lrbench-hpo db ([a-z-]+)([^|#]*)", " ".join(text)):
             found.add((words[0], *re.findall(r"(?<![\w-])--?[a-z][\w-]*", words[1])))
     return found

@@ -96,7 +96,10 @@ def test_without_password_nothing_else_changes(location: str, expected: str) -> 
     assert plain == expected
     there, here = database_url(location), database_url(plain)
     assert (here.host, here.port, here.database, here.username, here.password) == (
-        *(there.host, there.port, there.database, there.username),
+        there.host,
+        there.port,
+        there.database,
+        there.username,
         None,
     )
     assert without_password(plain) == plain

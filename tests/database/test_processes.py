@@ -63,7 +63,7 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(
 def test_writers_go_on_when_the_server_was_killed(
     start_postgres, tmp_path, start_python, summary
 ) -> None:
-    server = start_postgres()
+    server = start_postgres(durable=True)
     process = start_python(WRITERS, server.url, tmp_path, 8, 400, 0)
     assert process.stdout.readline() == "started\n"
     rng, kills = random.Random(0), 0

@@ -172,7 +172,7 @@ WRITER = """
 import sys, time, warnings
 sys.path.insert(0, {tests!r})
 warnings.simplefilter("ignore")
-from test_waiting import RunStore, run_of
+from test_run_store import RunStore, run_of
 store = RunStore({url!r}, folder={folder!r})
 for seed in {seeds}:
     store.add(run_of(seed))

@@ -138,9 +138,9 @@ def test_what_the_server_refuses_in_other_words(
 
 
 def test_tls_is_asked_for_and_refused_in_one_line(
-    start_postgres, make_run, message_of, with_query
+    guarded_database, make_run, message_of, with_query
 ) -> None:
-    url = start_postgres(tcp=True).url
+    url = guarded_database
     for mode in ("disable", "prefer"):
         with connect(with_query(url, sslmode=mode)) as db:
             db.add(make_run())

@@ -94,6 +94,38 @@ def test_stored_reads_page_by_page_while_others_write(db: Database, make_run) ->
     assert list(db.stored(dataset="digits"))[-1] == (make_run(5000), BEN)
 
 
+def test_stored_hands_over_the_rows_that_break_a_rule(
+    db: Database, make_run, database_url, sql, recwarn
+) -> None:
+    cnn3 = Task("digits", "cnn3")
+    db.add(*(make_run(n) for n in range(3)), make_run(3, task=cnn3), origin=BEN)
+    db.add(make_run(4, task=cnn3), origin=ANN)
+    sql(database_url, "UPDATE lrbench_runs SET status = 'done' WHERE id IN (62, 64)")
+    sql(database_url, "UPDATE lrbench_tasks SET batch_size = -1 WHERE model = 'cnn3'")
+    sql(database_url, "UPDATE lrbench_origins SET at = 'soon' WHERE who = 'ben@home'")
+    bad: dict[str, str] = {}
+    found = list(db.stored(dataset="digits", on_bad=bad.__setitem__))
+    assert [(run.seed, origin) for run, origin in found] == [(1, None)]
+    assert [place.split()[0] for place in bad] == ["origin", "task", "run", "run", "run", "run"]
+    assert {reason.partition(": ")[0] for reason in bad.values()} == {"breaks a rule"}
+    assert "status='done'" in bad["run 62"]
+    assert bad["run 65"] == bad["run 66"] == "breaks a rule: its task does"
+    assert not recwarn.list
+
+
+def test_what_is_done_with_a_bad_row_may_end_the_reading(
+    db: Database, make_run, database_url, sql
+) -> None:
+    def refuse(place: str, reason: str) -> None:
+        raise DatabaseError(f"{place}: {reason}")
+
+    db.add(make_run(0), make_run(1))
+    sql(database_url, "UPDATE lrbench_runs SET status = 'done' WHERE id = 63")
+    with pytest.raises(DatabaseError, match=r"run 63: breaks a rule: .*status='done'"):
+        list(db.stored(on_bad=refuse))
+    assert db.stats().runs == 63  # the database can still be used
+
+
 @pytest.mark.slow
 def test_stored_needs_the_memory_of_a_page(db: Database, make_run) -> None:
     db.add(*(make_run(i) for i in range(1600)))
@@ -189,8 +221,12 @@ def test_forget_tells_files_of_one_name_apart(db: Database, make_run) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        *({}, {"source": "a", "file": "b"}, {"source": "lrbench-paper"}, {"source": 5}),
-        *({"source": "a", "checksum": "ab"}, {"checksum": 5}),
+        {},
+        {"source": "a", "file": "b"},
+        {"source": "lrbench-paper"},
+        {"source": 5},
+        {"source": "a", "checksum": "ab"},
+        {"checksum": 5},
     ],
 )
 def test_forget_refuses_what_cannot_be_meant(db: Database, given: dict) -> None:

@@ -14,38 +14,12 @@ from lrbench_hpo.exchange.formats import csv_table as table
 from lrbench_hpo.exchange.formats import jsonl
 from lrbench_hpo.exchange.formats.detect import runs_in
 from lrbench_hpo.exchange.importing import ImportReport, import_rows
-from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records.run import CurvePoint, Run, Task
+from lrbench_hpo.records.run import Run
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_DATA_HOME", str(home / "share"))
-    for name in ("LRBENCH_DATABASE_URL", "LRBENCH_SOURCE"):
-        monkeypatch.delenv(name, raising=False)
-    return home
-
-
-@pytest.fixture
-def make_run() -> Callable[..., Run]:
-    def make(number: int = 0, **changes) -> Run:
-        fields = {
-            "task": Task("digits", "mlp", num_classes=10, image_shape=(1, 8, 8), batch_size=32),
-            "policy": LRPolicy("TRI", k0=1e-3, k1=0.1, l=50),
-            "max_iterations": 1000,
-            "seed": number,
-            "metrics": {"top1": 0.9, "iterations_to_best": 900, "loss_difference": -0.1},
-            "curve": (CurvePoint(500, 0.1, 0.4, 0.5, 0.8), CurvePoint(900, top1=0.9)),
-            "cost": {"seconds": 1.5, "gpu_percent": None},
-            "environment": {"device": "cpu", "versions": {"torch": "2"}},
-            "created_at": f"2026-01-01T00:{number // 60 % 60:02d}:{number % 60:02d}Z",
-            "notes": {"text": 'naïve × λ 😀 "quoted", comma', "list": [1, None, True]},
-        }
-        return Run(**{**fields, **changes})
-
-    return make
+def _own_home(home: Path) -> None:
+    """Each test has a home folder of its own."""
 
 
 @pytest.fixture

@@ -10,19 +10,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lrbench_hpo.database import connect
 from lrbench_hpo.errors import RecordError
-from lrbench_hpo.exchange.foreign import Foreign
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.tools import logs
 from lrbench_hpo.exchange.tools.columns import lr_columns, metric_columns, step_column
+from lrbench_hpo.exchange.translation import Translation
 from lrbench_hpo.policies import LRPolicy
 
 COS = LRPolicy("COS", k0=1e-5, k1=0.1, l=1000)
 DROPS = LRPolicy("NSTEP", k0=0.1, gamma=0.1, l=[500, 800])
 
 
-def foreign(**said):
-    return Foreign("cifar10", "resnet20", **said)
+def translation(**said):
+    return Translation("cifar10", "resnet20", **said)
 
 
 def tensorboard(folder, policy=COS, n=1000, writer=SummaryWriter):
@@ -51,7 +51,7 @@ def lightning(folder, policy=DROPS):
 
 
 def only(folder, *given, **said):
-    (row,) = logs.read(folder, foreign(**said), **(given[0] if given else {}))
+    (row,) = logs.read(folder, translation(**said), **(given[0] if given else {}))
     return row
 
 
@@ -159,13 +159,13 @@ def test_importing_again_leaves_the_same_rows(tmp_path):
     lightning(tmp_path / "logs" / "c")
     with connect(tmp_path / "lr.db") as db:
         for new in (3, 0):
-            rows = logs.read(tmp_path / "logs", foreign())
+            rows = logs.read(tmp_path / "logs", translation())
             assert import_rows(db, rows, file="logs", checksum=None).new == new
         stored = db.find(source="logs")
         assert {run.notes["log"] for run in stored} == {"a", "b", "c"}
         for file in (tmp_path / "logs").rglob("*.csv"):
             os.utime(file, (1, 1))  # as after a copy
-        rows = logs.read(tmp_path / "logs", foreign())
+        rows = logs.read(tmp_path / "logs", translation())
         assert import_rows(db, rows, file="logs", checksum=None).new == 0
 
 
@@ -240,7 +240,7 @@ def test_files_that_are_no_logs_do_nothing(tmp_path):
     (tmp_path / "logs" / "loop").symlink_to(tmp_path / "logs")
     (bad / "metrics.csv").symlink_to(good / "metrics.csv")
     os.mkfifo(tmp_path / "logs" / "pipe.csv")
-    rows = list(logs.read(tmp_path / "logs", foreign()))
+    rows = list(logs.read(tmp_path / "logs", translation()))
     reasons = {row.place: getattr(row, "reason", "good") for row in rows}
     assert set(reasons) == {"folder bad", "folder good", "folder worse", "folder worst"}
     assert reasons["folder good"] == "good"
@@ -257,7 +257,7 @@ def test_folders_without_logs_are_refused(tmp_path):
         (tmp_path / "a.txt", "this is a file"),
     ):
         with pytest.raises(ExchangeError, match=reason):
-            logs.read(place, foreign())
+            logs.read(place, translation())
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_epochs_too_coarse_for_their_policy_are_rejected(tmp_path):
         policy = LRPolicy("COS", k0=1e-4, k1=0.1, l=100 * epochs)
         rows = [(t, policy(t // 100 * 100)) for t in range(100 * epochs)]
         table(tmp_path / folder / "a.csv", "step,lr", rows)
-    coarse, fine = logs.read(tmp_path, foreign())
+    coarse, fine = logs.read(tmp_path, translation())
     assert "each LR is held for 100 iterations" in coarse.reason
     assert fine.run.notes["fit_held"] == 100
     assert 0.01 < fine.run.notes["fit_error"] < fine.run.notes["fit_worst"]  # over all points
@@ -335,7 +335,7 @@ def test_a_table_that_is_none_is_rejected_alone(tmp_path, junk):
     (tmp_path / "a" / "junk.csv").write_bytes(junk)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "junk.csv").write_bytes(junk)
-    rows = list(logs.read(tmp_path, foreign()))
+    rows = list(logs.read(tmp_path, translation()))
     assert [(row.place, type(row)) for row in rows] == [
         ("folder a", Rejected),
         ("folder a", Found),
@@ -349,7 +349,7 @@ def test_a_table_that_is_none_is_rejected_alone(tmp_path, junk):
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_iterations_per_epoch_have_their_own_rule(value):
     with pytest.raises(RecordError) as caught:
-        foreign(iterations_per_epoch=value)
+        translation(iterations_per_epoch=value)
     assert str(caught.value).startswith("iterations_per_epoch=")
     assert "learning rate" not in str(caught.value)
 

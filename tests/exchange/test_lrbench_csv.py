@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange import foreign as shares
+from lrbench_hpo.exchange import shares
 from lrbench_hpo.exchange.files import open_input
 from lrbench_hpo.exchange.formats import lrbench_csv
 from lrbench_hpo.exchange.formats.detect import runs_in
@@ -171,6 +171,8 @@ def test_many_small_numbers_take_no_memory(tmp_path, monkeypatch):
     line = "CIFAR-10,m,K,Adam,32,FIX,{},,,,,30,{},,,,,,,"
     lines = [line.format(k0, top1) for k0, top1 in ((0.1, 0.9), (0.2, 0.8), (0.3, 0.7), (0.4, 70))]
     assert [isinstance(row, Rejected) for row in rows(tmp_path, REPO, *lines)] == [
-        *(True, True),
-        *(False, False),
+        True,
+        True,
+        False,
+        False,
     ]

@@ -14,18 +14,18 @@ from optuna.trial import TrialState, create_trial
 import lrbench_hpo
 from lrbench_hpo.database import connect
 from lrbench_hpo.errors import DatabaseError, LRBenchError, PolicyError, UnknownNameError
-from lrbench_hpo.exchange.foreign import Foreign
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.originals import Originals
 from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.tools import optuna_study
+from lrbench_hpo.exchange.translation import Translation
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.study import results as outcomes
 from lrbench_hpo.study.settings import StudySettings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-FOREIGN = Foreign(
+FOREIGN = Translation(
     "mnist",
     "lenet",
     {"lr": "k0", "schedule": "function", "batch_size": "task.batch_size"},
@@ -96,7 +96,7 @@ def test_importing_again_leaves_the_same_rows(study, tmp_path):
         # In another time zone, and of the open study, they are the same.
         os.environ["TZ"] = "Asia/Tokyo"
         try:
-            rows = optuna_study.read(optuna_study.opened(str(file)), None, FOREIGN)
+            rows = optuna_study.read(optuna_study.open_study(str(file)), None, FOREIGN)
             assert import_rows(db, rows, file="again", checksum=None).new == 0
         finally:
             del os.environ["TZ"]
@@ -104,9 +104,9 @@ def test_importing_again_leaves_the_same_rows(study, tmp_path):
 
 
 def test_an_only_study_needs_no_name(study):
-    assert optuna_study.opened(study[1]).study_name == "mine"
+    assert optuna_study.open_study(study[1]).study_name == "mine"
     with pytest.raises(UnknownNameError, match="unknown study 'mien': did you mean mine"):
-        optuna_study.opened(study[1], "mien")
+        optuna_study.open_study(study[1], "mien")
 
 
 def test_a_typo_makes_nothing(tmp_path, study):
@@ -126,7 +126,7 @@ def test_a_typo_makes_nothing(tmp_path, study):
         "\0",
     ):
         with pytest.raises(ExchangeError) as caught:
-            optuna_study.opened(url, "mine")
+            optuna_study.open_study(url, "mine")
         assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == here
 
@@ -137,22 +137,22 @@ def test_databases_of_others_get_no_tables(tmp_path):
         other.execute("create table things (x)")
     before = file.read_bytes()
     with pytest.raises(ExchangeError, match="holds no Optuna studies"):
-        optuna_study.opened(f"sqlite:///{file}")
+        optuna_study.open_study(f"sqlite:///{file}")
     assert file.read_bytes() == before
     text = tmp_path / "notes.txt"
     text.write_text("hello")
     for url in (f"sqlite:///{text}", f"journal:///{text}", str(text)):
         with pytest.raises(ExchangeError):
-            optuna_study.opened(url)
+            optuna_study.open_study(url)
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     with pytest.raises(ExchangeError, match=r"damaged\.db|not a"):
-        optuna_study.opened(str(damaged))
+        optuna_study.open_study(str(damaged))
 
 
 def test_no_password_in_errors():
     with pytest.raises(LRBenchError) as caught:
-        optuna_study.opened("postgresql://me:secret@127.0.0.1:1/x", "mine")
+        optuna_study.open_study("postgresql://me:secret@127.0.0.1:1/x", "mine")
     assert "secret" not in str(caught.value)
 
 
@@ -178,7 +178,7 @@ def only(study, **said):
         "mapping": {"lr": "k0"},
         "max_iterations": 100,
     } | said
-    (row,) = optuna_study.read(study, foreign=Foreign(**said))
+    (row,) = optuna_study.read(study, translation=Translation(**said))
     return row
 
 
@@ -259,13 +259,13 @@ def test_losses_that_blew_up_are_diverged():
 def test_directions_are_checked():
     study = optuna.create_study(direction="minimize")
     with pytest.raises(ExchangeError, match="minimizes its value, which is said to be top1"):
-        optuna_study.read(study, foreign=Foreign("mnist", "lenet"))
-    optuna_study.read(study, foreign=Foreign("mnist", "lenet", metric="eval_loss"))
+        optuna_study.read(study, translation=Translation("mnist", "lenet"))
+    optuna_study.read(study, translation=Translation("mnist", "lenet", metric="eval_loss"))
     two = optuna.create_study(directions=["maximize", "minimize"])
     with pytest.raises(ExchangeError, match="has 2 values: say what they are"):
-        optuna_study.read(two, foreign=Foreign("mnist", "lenet"))
+        optuna_study.read(two, translation=Translation("mnist", "lenet"))
     with pytest.raises(ExchangeError, match="maximizes its value, which is said to be eval_loss"):
-        optuna_study.read(two, foreign=Foreign("mnist", "lenet", {"value0": "eval_loss"}))
+        optuna_study.read(two, translation=Translation("mnist", "lenet", {"value0": "eval_loss"}))
 
 
 def test_several_values_are_mapped():
@@ -295,7 +295,7 @@ def test_several_values_are_mapped():
 )
 def test_what_is_said_is_checked_first(said, reason):
     with pytest.raises(LRBenchError) as caught:
-        Foreign("mnist", "lenet", **said)
+        Translation("mnist", "lenet", **said)
     assert reason in str(caught.value)
 
 
@@ -327,10 +327,10 @@ def test_a_study_of_this_package_needs_no_words(tmp_path):
         assert rows[0].run.cost == {"seconds": 1.0}
         assert rows[0].run.notes["run"] == runs[0].uid
         # What the objective has stored itself is known, and not stored in another form.
-        assert not Originals(db).hold(rows[0].run)
+        assert not Originals(db).contains(rows[0].run)
         db.add(*runs)
         originals = Originals(db)
-        assert all(originals.hold(row.run) for row in rows)
+        assert all(originals.contains(row.run) for row in rows)
 
 
 def test_a_trial_whose_run_was_recalled_is_no_second_run(tmp_path):
@@ -352,7 +352,7 @@ def test_a_trial_whose_run_was_recalled_is_no_second_run(tmp_path):
 def test_a_study_of_another_task_is_told(tmp_path):
     with connect(tmp_path / "lr.db") as db:
         study, _ = own_study(db, 1)
-        (row,) = optuna_study.read(study, foreign=Foreign("mnist"))
+        (row,) = optuna_study.read(study, translation=Translation("mnist"))
     assert row.reason == "dataset='mnist': the study is of 'digits': leave --dataset out"
 
 
@@ -384,14 +384,14 @@ def test_names_of_others_cannot_write_to_the_terminal():
     optuna.create_study(study_name="y", storage=study._storage)
     for name in ("nine", None):
         with pytest.raises(LRBenchError) as caught:
-            optuna_study.opened(study._storage, name)
+            optuna_study.open_study(study._storage, name)
         assert str(caught.value).isprintable()
 
 
 def test_a_server_holds_studies_too(postgres_database):
     url = postgres_database.replace("postgresql://", "postgresql+psycopg2://", 1)
     with pytest.raises(ExchangeError, match="holds no Optuna studies"):
-        optuna_study.opened(postgres_database)
+        optuna_study.open_study(postgres_database)
     study = optuna.create_study(storage=url, study_name="mine", direction="maximize")
     study.optimize(train, n_trials=2)
     rows = list(optuna_study.read(postgres_database, "mine", FOREIGN))
@@ -431,7 +431,7 @@ def test_the_database_is_asked_once_a_task_for_what_it_holds(tmp_path, most, ask
         originals = Originals(counted, most)
         rows = list(optuna_study.read(study))
         assert len(rows) == 3
-        assert all(originals.hold(row.run) for row in rows)
+        assert all(originals.contains(row.run) for row in rows)
         assert counted.asked == asked  # of a larger task, each run is asked for
 
 
@@ -445,7 +445,7 @@ def test_a_bad_row_of_the_task_ends_no_import(tmp_path, monkeypatch):
         db.add(*runs[:2])
         monkeypatch.setattr(db, "stored", stored)
         originals = Originals(db)
-        held = [originals.hold(row.run) for row in optuna_study.read(study)]
+        held = [originals.contains(row.run) for row in optuna_study.read(study)]
     assert held == [True, True, False]
 
 
@@ -457,8 +457,8 @@ def reporting(steps, value=0.93, **fields):
 
 def test_steps_far_below_the_budget_make_no_curve():
     told = []
-    foreign = Foreign("mnist", "lenet", {"lr": "k0"}, max_iterations=64_000)
-    (row,) = optuna_study.read(reporting([0, 1, 2]), foreign=foreign, tell=told.append)
+    translation = Translation("mnist", "lenet", {"lr": "k0"}, max_iterations=64_000)
+    (row,) = optuna_study.read(reporting([0, 1, 2]), translation=translation, notify=told.append)
     assert row.run.curve == ()
     assert row.run.metrics == {"top1": 0.93, "final_top1": 0.93}
     (line,) = told
@@ -476,9 +476,11 @@ def test_steps_far_below_the_budget_make_no_curve():
 )
 def test_steps_whose_unit_is_known_make_a_curve(steps, said, iterations):
     told = []
-    foreign = Foreign(**{"dataset": "d", "model": "m", "mapping": {"lr": "k0"}} | said)
-    foreign = dataclasses.replace(foreign, max_iterations=1_173 if "iter" in str(said) else 1_000)
-    (row,) = optuna_study.read(reporting(steps), foreign=foreign, tell=told.append)
+    translation = Translation(**{"dataset": "d", "model": "m", "mapping": {"lr": "k0"}} | said)
+    translation = dataclasses.replace(
+        translation, max_iterations=1_173 if "iter" in str(said) else 1_000
+    )
+    (row,) = optuna_study.read(reporting(steps), translation=translation, notify=told.append)
     assert [point.iteration for point in row.run.curve] == iterations
     assert row.run.metrics["iterations_to_best"] == iterations[-1]
     assert told == []
@@ -489,8 +491,8 @@ def test_a_pruned_trial_counts_as_the_complete_ones_do():
         study = reporting([0, last // 2, last])
         pruned = {"state": TrialState.PRUNED, "intermediate_values": {3: 0.5}}
         study.add_trial(create_trial(params={}, distributions={}, **pruned))
-        foreign = Foreign("d", "m", constants={"k0": 0.1}, max_iterations=1_000)
-        rows = list(optuna_study.read(study, foreign=foreign))
+        translation = Translation("d", "m", constants={"k0": 0.1}, max_iterations=1_000)
+        rows = list(optuna_study.read(study, translation=translation))
         assert [bool(row.run.curve) for row in rows] == [kept, kept]
         assert rows[1].run.metrics["top1"] == 0.5  # it is known all the same
         assert ("iterations_to_best" in rows[1].run.metrics) == kept
@@ -526,8 +528,8 @@ def test_shares_are_no_per_cent():
     )
     both = one_trial(value=0.84)
     both.add_trial(one_trial(value=84.0).trials[0])
-    foreign = Foreign("d", "m", {"lr": "k0"}, max_iterations=100, percent=True)
-    rows = list(optuna_study.read(both, foreign=foreign))
+    translation = Translation("d", "m", {"lr": "k0"}, max_iterations=100, percent=True)
+    rows = list(optuna_study.read(both, translation=translation))
     assert [row.run.metrics["top1"] for row in rows] == [0.0084, 0.84]
 
 
@@ -539,5 +541,5 @@ def test_a_mapped_name_that_no_trial_has_is_refused():
 def test_all_trials_in_per_cent_have_one_reason():
     study = one_trial(value=93.0)
     study.add_trial(one_trial(value=94.0).trials[0])
-    foreign = Foreign("d", "m", {"lr": "k0"}, max_iterations=100)
-    assert len({row.reason for row in optuna_study.read(study, foreign=foreign)}) == 1
+    translation = Translation("d", "m", {"lr": "k0"}, max_iterations=100)
+    assert len({row.reason for row in optuna_study.read(study, translation=translation)}) == 1

@@ -13,17 +13,17 @@ import textwrap
 import pytest
 
 from lrbench_hpo.database import connect
-from lrbench_hpo.exchange.foreign import Foreign
 from lrbench_hpo.exchange.importing import import_rows
 from lrbench_hpo.exchange.originals import Originals
 from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
 from lrbench_hpo.exchange.tools import ray_results
+from lrbench_hpo.exchange.translation import Translation
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reports import report
 from lrbench_hpo.records.run import CurvePoint, Run, Task
 from lrbench_hpo.records.score import ScoreWeights
 
-FOREIGN = Foreign(
+FOREIGN = Translation(
     "mnist",
     "lenet",
     {
@@ -124,9 +124,9 @@ def test_epochs_are_counted_when_their_length_is_said(tmp_path):
     results = [{"acc": 0.5, "training_iteration": n, "trial_id": "x"} for n in (1, 2)]
     trial(tmp_path, "a", {"lr": 0.1}, results)
     said = {"mapping": {"lr": "k0", "acc": "top1"}, "max_iterations": 200}
-    (row,) = ray_results.read(tmp_path, Foreign("d", "m", iterations_per_epoch=100, **said))
+    (row,) = ray_results.read(tmp_path, Translation("d", "m", iterations_per_epoch=100, **said))
     assert [p.iteration for p in row.run.curve] == [100, 200]
-    (row,) = ray_results.read(tmp_path, Foreign("d", "m", **said))
+    (row,) = ray_results.read(tmp_path, Translation("d", "m", **said))
     assert row.run.curve == ()  # counted, in nobody knows what
 
 
@@ -166,13 +166,17 @@ def test_trials_of_this_package_need_no_words(tmp_path):
     found = row.run
     assert found.notes == {"ray_experiment": tmp_path.name, "ray_trial": "own_1", "run": run.uid}
     assert (found.task, found.policy, found.metrics, found.curve, found.created_at) == (
-        *(run.task, run.policy, run.metrics, run.curve, run.created_at),
+        run.task,
+        run.policy,
+        run.metrics,
+        run.curve,
+        run.created_at,
     )
     with connect(tmp_path / "lr.db") as db:
-        assert not Originals(db).hold(found)
+        assert not Originals(db).contains(found)
         # As RecordRuns would have stored it, with notes of its own.
         db.add(own_run(created_at=run.created_at, notes={"ray_trial": "own_1"}))
-        assert Originals(db).hold(found)
+        assert Originals(db).contains(found)
 
 
 def test_a_trial_that_was_cut_is_pruned(tmp_path):
@@ -332,7 +336,7 @@ def test_a_real_experiment(tmp_path):
     assert all(run.status == "complete" and run.metrics["top1"] > 0.3 for run in ours)
     without_ray = "import sys; sys.modules['ray'] = None\n" + textwrap.dedent(
         f"""
-        from lrbench_hpo.exchange import ray_results
+        from lrbench_hpo.exchange.tools import ray_results
         print(len([row.run for row in ray_results.read({str(tmp_path / "ours")!r})]))
         """
     )

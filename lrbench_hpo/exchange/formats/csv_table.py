@@ -45,13 +45,20 @@ def _policy_kind(name: str) -> str:
 _FLAT: Mapping[str, str] = {
     **{f"task.{name}": _task_kind(name) for name in Task("any", "any").to_dict()},
     **{f"policy.{name}": _policy_kind(name) for name in LRPolicy("FIX", k0=1.0).to_dict()},
-    **{"max_iterations": _NUMBER, "seed": _NUMBER, "split": _TEXT, "status": _TEXT},
+    "max_iterations": _NUMBER,
+    "seed": _NUMBER,
+    "split": _TEXT,
+    "status": _TEXT,
     **{f"metrics.{name}": _NUMBER for name in _METRICS},
     f"metrics.{_OTHERS}": _JSON,
     **{f"cost.{name}": _NUMBER for name in _COST},
     f"cost.{_OTHERS}": _JSON,
-    **{"source": _TEXT, "created_at": _TEXT, "environment": _JSON, "notes": _JSON},
-    **{"origin": _JSON, "curve": _JSON},
+    "source": _TEXT,
+    "created_at": _TEXT,
+    "environment": _JSON,
+    "notes": _JSON,
+    "origin": _JSON,
+    "curve": _JSON,
 }
 _NEEDED = ("task.dataset", "task.model", "policy.function", "max_iterations", "created_at")
 _NULL = "null"  # a metric that was measured and came out as no number; an empty cell: none such

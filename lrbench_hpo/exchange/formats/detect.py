@@ -1,4 +1,4 @@
-"""What a file of others is, told by what is in it, and its rows."""
+"""Detection of a file's format by its content, and its rows."""
 
 from __future__ import annotations
 

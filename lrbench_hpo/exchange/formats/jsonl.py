@@ -29,7 +29,7 @@ _MAX_DIGITS = 40  # of a whole number; a database holds 19
 _TEXTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NO_BRACKETS = re.compile(r"[^\[\]{}]++")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
-# What a row of a stranger may raise while it is read.
+# What a third-party row may raise while it is read.
 BAD_ROW = (LRBenchError, ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 
@@ -118,12 +118,12 @@ def _found(row: dict[str, Any], place: str) -> Found:
 
 
 def checked_run(fields: Any) -> Run:
-    """A run of somebody else's dict, which must say when it was made.
+    """A run of a third-party dict, which must have the time at which it was made.
 
     Raises:
         RecordError: for a bad value, or none where one is needed.
         PolicyError: for a policy that its function does not allow.
-        UnknownNameError: for an LR function that nobody knows.
+        UnknownNameError: for an unknown LR function.
     """
     if isinstance(fields, dict) and fields.get("created_at") is None:
         # Now, as a run's own default would be, made it another run at each import.
@@ -134,7 +134,7 @@ def checked_run(fields: Any) -> Run:
 
 
 def parsed(text: str) -> Any:
-    """JSON of a stranger, strictly: no NaN, no key twice, no endless number, no depth.
+    """Third-party JSON, parsed strictly: no NaN, no key twice; digits and levels are limited.
 
     Raises:
         ValueError: for anything that is not JSON, or breaks a limit.

@@ -1,4 +1,4 @@
-"""Rows that a quarantine kept, mended by somebody, on their way back in."""
+"""Rows that a quarantine kept, imported again after they were mended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unpacked(file: str, lines: Iterable[Line | Rejected]) -> Iterator[Line | Fou
         file: its name.
         lines: of `InputFile.lines`.
     """
-    # Rows of one header are read together, for the readers that number rows which are alike.
+    # Rows of one header are read together, for the readers that number equal rows.
     for header, rows in groupby(_rows(file, lines), key=_header_of):
         if header is None:
             yield from rows

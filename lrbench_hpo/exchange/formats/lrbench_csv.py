@@ -14,13 +14,13 @@ from lrbench_hpo.checks import canonical_name, printable
 from lrbench_hpo.database.paper import paper_runs
 from lrbench_hpo.errors import RecordError, UnknownNameError, why
 from lrbench_hpo.exchange.files import Line
-from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, as_share, numbered, without_shares
 from lrbench_hpo.exchange.formats.csv_table import cells_of
 from lrbench_hpo.exchange.formats.jsonl import BAD_ROW
-from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.rows import UNKNOWN_TIME, ExchangeError, Found, Rejected, numbered
+from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy
 from lrbench_hpo.records.run import Run, Task
-from lrbench_hpo.records.tasks import MODELS, dataset_info
+from lrbench_hpo.records.tasks import known_facts
 
 SOURCE = "lrbench-csv"
 _NEEDED = ("dataset", "model", "function", "k0", "top1")
@@ -29,9 +29,27 @@ _PER_CENT = {"top1": "top1", "top1_std": "top1_std", "top5": "top5"}
 _AS_IT_IS = {"AC": "ac", "CD": "cd", "CDAC": "cdac", "LD": "loss_difference", "loss": "eval_loss"}
 _NOTES = ("table", "n_runs", "flag", "note")
 _KNOWN = {
-    *("dataset", "model", "framework", "function", "k0", "k1", "gamma", "p", "l"),
-    *("n_iter_at_best", "max_iter", "epochs", "mean_best_epoch", "batch_size", "source"),
-    *("table_as_cited", "iters_per_epoch", "init", "seed", "created_at", "split"),
+    "dataset",
+    "model",
+    "framework",
+    "function",
+    "k0",
+    "k1",
+    "gamma",
+    "p",
+    "l",
+    "n_iter_at_best",
+    "max_iter",
+    "epochs",
+    "mean_best_epoch",
+    "batch_size",
+    "source",
+    "table_as_cited",
+    "iters_per_epoch",
+    "init",
+    "seed",
+    "created_at",
+    "split",
     *_OPTIMIZER,
     *_PER_CENT,
     *_AS_IT_IS,
@@ -58,7 +76,7 @@ def read(
 
     Iterations come from ``max_iter``, or from ``epochs`` where the data set's size and the batch
     size are known. Their ``source`` column is kept as a note. A row of the paper's tables is the
-    one that every database is born with. If no Top-1 in the file is above 1, they are shares by
+    one that every new database holds. If no Top-1 in the file is above 1, they are shares by
     mistake, and all are rejected.
 
     Args:
@@ -107,7 +125,7 @@ def _rows(
 
 @cache
 def _published() -> Mapping[tuple[Any, ...], Run]:
-    """The paper's rows, which every database has: told again, they are no new evidence."""
+    """The paper's rows, which every database has: imported again, they are no new evidence."""
     return {_key(run): run for run in paper_runs()}
 
 
@@ -158,19 +176,13 @@ def _task(row: Mapping[str, str]) -> Task:
     for name in ("dataset", "model", "function", "k0", "top1"):
         if name not in row:
             raise RecordError(f"{name} is missing: a row needs {', '.join(_NEEDED)}")
-    info = dataset_info(row["dataset"])
-    known = MODELS.get(canonical_name(row["model"]))
-    fields: dict[str, Any] = {name: row.get(name) for name in ("framework", "init")}
-    fields |= _optimizer(row)
+    fields = known_facts(row["dataset"], row["model"]) | _optimizer(row)
+    fields |= {name: row.get(name) for name in ("framework", "init")}
     if "batch_size" in row:
         fields["batch_size"] = _whole("batch_size", row["batch_size"])
     return Task(
         row["dataset"],
         row["model"],
-        num_classes=info.num_classes if info else None,
-        num_train=info.num_train if info else None,
-        image_shape=info.image_shape if info else None,
-        num_parameters=known.num_parameters if known else None,
         **fields,
     )
 

@@ -14,12 +14,12 @@ from typing import Any
 from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import MissingExtraError, RecordError, why
 from lrbench_hpo.exchange import folders
-from lrbench_hpo.exchange.foreign import UNKNOWN_TIME, Foreign, is_nan, numbered, summary
 from lrbench_hpo.exchange.formats.jsonl import BAD_ROW
-from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.rows import UNKNOWN_TIME, ExchangeError, Found, Rejected, numbered
 from lrbench_hpo.exchange.tools import series
 from lrbench_hpo.exchange.tools.columns import lr_columns, metric_columns, step_column
 from lrbench_hpo.exchange.tools.series import Log
+from lrbench_hpo.exchange.translation import Translation, is_nan, summary
 from lrbench_hpo.policies.fitting import Fit, fit_policy
 from lrbench_hpo.records.run import CurvePoint, Run
 
@@ -33,7 +33,7 @@ _FEW = 100  # points of a curve without evaluations
 
 def read(
     folder: str | Path,
-    foreign: Foreign = Foreign(),  # noqa: B008 (frozen)
+    translation: Translation = Translation(),  # noqa: B008 (frozen)
     *,
     lr_column: str | None = None,
 ) -> Iterator[Found | Rejected]:
@@ -42,14 +42,14 @@ def read(
     The policy is the one that reproduces the logged learning rates; where none does within
     `fitting.LIMIT` decades, or several do (`fitting.Fit.doubt`), the run is rejected. A log that
     ends before the budget, by more than `MISSING` of it and more than one logging interval, is of
-    a run that was ``pruned``. Accuracy and losses are told by their names, or
-    by `foreign`'s mapping. A CSV's ``step`` counts iterations, its ``epoch`` epochs, unless a
+    a run that was ``pruned``. Accuracy and losses are recognized by their names, or
+    by `translation`'s mapping. A CSV's ``step`` counts iterations, its ``epoch`` epochs, unless a
     column is mapped to ``iteration`` or ``epoch``; TensorBoard's steps count iterations, or epochs
     where ``step`` is mapped to ``epoch``.
 
     Args:
         folder: a folder with event files or CSVs in it or below, or one CSV.
-        foreign: how names and units are meant.
+        translation: how names and units are meant.
         lr_column: the name under which the LR was logged, where several could be it.
 
     Raises:
@@ -58,7 +58,7 @@ def read(
     """
     path = Path(folder)
     if path.suffix.lower() == ".csv" and path.is_file():
-        return numbered(_rows(path.parent, [(path.parent, [path])], foreign, lr_column))
+        return numbered(_rows(path.parent, [(path.parent, [path])], translation, lr_column))
     root = folders.checked(folder)
     places = [
         (place, files)
@@ -67,13 +67,13 @@ def read(
     ]
     if not places:
         raise ExchangeError(f"{printable(str(root))}: neither event files nor CSVs in it")
-    return numbered(_rows(root, places, foreign, lr_column))
+    return numbered(_rows(root, places, translation, lr_column))
 
 
 def _rows(
     root: Path,
     places: list[tuple[Path, list[Path]]],
-    foreign: Foreign,
+    translation: Translation,
     lr_column: str | None,
 ) -> Iterator[Found | Rejected]:
     for folder, files in places:
@@ -82,14 +82,14 @@ def _rows(
         log: Log | None = None
         unread: list[RecordError] = []
         try:
-            log = series.of_files(
+            log = series.read_files(
                 files, lambda n: n == lr_column or bool(lr_columns([n])), unread.append
             )
             for bad in unread:
                 yield Rejected(str(root), place, why(bad))
             if log is None:
                 continue
-            run = _run(log, foreign, lr_column, printable(name))
+            run = _run(log, translation, lr_column, printable(name))
             _ = run.uid  # what cannot be hashed is refused here
             yield Found(run, place=place)
         except MissingExtraError:
@@ -99,42 +99,44 @@ def _rows(
             yield Rejected(str(root), place, why(error), json.dumps({"values": known}))
 
 
-def _run(log: Log, foreign: Foreign, lr_column: str | None, name: str) -> Run:
+def _run(log: Log, translation: Translation, lr_column: str | None, name: str) -> Run:
     names = list(log.values)
-    lr_name = lr_column or foreign_name(foreign, "lr") or _only_lr(log)
+    lr_name = lr_column or name_for(translation, "lr") or _only_lr(log)
     if lr_name not in log.values:
         raise RecordError(f"no {lr_name!r} in it: known are {', '.join(names[:20])}")
-    scale = _Scale(log, foreign, lr_name)
+    scale = _Scale(log, translation, lr_name)
     lrs = dict(sorted((scale.start(at), lr) for at, lr in log.values[lr_name].items()))
-    chosen = metric_columns(names, foreign.split)
-    chosen |= {ours: theirs for theirs, ours in foreign.mapping.items() if theirs in log.values}
+    chosen = metric_columns(names, translation.split)
+    chosen |= {ours: theirs for theirs, ours in translation.mapping.items() if theirs in log.values}
     series_of = {ours: log.values[chosen[ours]] for ours in _MEASURED if ours in chosen}
     # Given, or as many iterations as the log has.
     known = (log.values[lr_name], *series_of.values())
     ends = [scale.end(at) for values in known for at in values]
-    budget = foreign.max_iterations or max(1, *ends)
+    budget = translation.max_iterations or max(1, *ends)
     fit = fit_policy(list(lrs), list(lrs.values()), max_iterations=budget)
     if not fit.good:
         raise RecordError(f"no LR function can be told from {lr_name!r}: {fit.doubt}")
-    if foreign.percent and max(series_of.get("top1", {}).values(), default=100.0) <= 1:
+    if translation.percent and max(series_of.get("top1", {}).values(), default=100.0) <= 1:
         raise RecordError(f"{chosen['top1']!r} is at most 1: is it a share? Leave --percent out")
     measured = {
-        ours: {scale.end(at): foreign.measure(ours, value) for at, value in sorted(values.items())}
+        ours: {
+            scale.end(at): translation.measure(ours, value) for at, value in sorted(values.items())
+        }
         for ours, values in series_of.items()
     }
     blew_up = any(is_nan(v[max(v)]) for ours, v in series_of.items() if ours != "top1")
     curve = _curve(lrs, measured, budget)
     cut = budget - max(ends) > max(MISSING * budget, _interval(list(lrs)))
     status = "diverged" if blew_up else "pruned" if cut else "complete"
-    return foreign.run(
-        dict(foreign.constants),
+    return translation.run(
+        dict(translation.constants),
         fit.policy,
         SOURCE,
         max_iterations=budget,
         status=status,
         metrics=summary(curve, complete=status == "complete"),
         curve=curve,
-        created_at=_time(log, foreign),
+        created_at=_time(log, translation),
         notes={LOG: name, "lr_column": lr_name} | fit_notes(fit),
     )
 
@@ -144,7 +146,7 @@ def _interval(places: list[int]) -> float:
 
 
 def fit_notes(fit: Fit) -> dict[str, Any]:
-    """What is worth knowing of a fit, as notes of a run."""
+    """The quality of a fit, as notes of a run."""
     return {
         "fit_error": float(f"{fit.error:.3g}"),
         "fit_worst": float(f"{fit.worst:.3g}"),
@@ -153,9 +155,9 @@ def fit_notes(fit: Fit) -> dict[str, Any]:
     }
 
 
-def foreign_name(foreign: Foreign, target: str) -> str | None:
-    """Their name for one of ours."""
-    return next((theirs for theirs, ours in foreign.mapping.items() if ours == target), None)
+def name_for(translation: Translation, target: str) -> str | None:
+    """The third-party name that is mapped to one of ours."""
+    return next((theirs for theirs, ours in translation.mapping.items() if ours == target), None)
 
 
 def _only_lr(log: Log) -> str:
@@ -176,9 +178,9 @@ def _only_lr(log: Log) -> str:
 class _Scale:
     """What turns the places of values in a log into iterations."""
 
-    def __init__(self, log: Log, foreign: Foreign, lr_name: str) -> None:
-        name = foreign_name(foreign, "iteration") or foreign_name(foreign, "epoch")
-        epochs = name is not None and foreign.mapping[name] == "epoch"
+    def __init__(self, log: Log, translation: Translation, lr_name: str) -> None:
+        name = name_for(translation, "iteration") or name_for(translation, "epoch")
+        epochs = name is not None and translation.mapping[name] == "epoch"
         self._steps: Mapping[int, float] | None = None
         if log.is_table:
             if name is None:
@@ -188,13 +190,13 @@ class _Scale:
             self._steps = log.values[name]
             if any(later < step for step, later in pairwise(self._steps.values())):
                 raise RecordError(f"{name!r} goes back: several runs in one file? Part them")
-        self._per_epoch = foreign.in_iterations(1) if epochs else None
+        self._per_epoch = translation.in_iterations(1) if epochs else None
         places = sorted(log.values[lr_name])
         steps = [self._step(at) for at in places]
         # Epochs that count from 1: the first one begins at iteration 0 all the same.
         self._first = 1.0 if epochs and min(steps) >= 1 else 0.0
         gap = median(b - a for a, b in pairwise(steps)) if len(steps) > 1 else 0
-        # Steps 0, 1, 2, ... or 49, 99, ... say how many updates came before, not after.
+        # Steps 0, 1, 2, ... or 49, 99, ... count the updates before, not after.
         self._updates = 1 if epochs or (gap > 0 and (steps[0] + 1) % gap == 0) else 0
 
     def _step(self, at: int) -> float:
@@ -255,7 +257,7 @@ def _last_before(values: Mapping[int, float | None]) -> Callable[[int], float | 
     return at
 
 
-def _time(log: Log, foreign: Foreign) -> str:
-    if foreign.created_at is not None or log.began is None or log.began > 4e9:
-        return foreign.created_at or UNKNOWN_TIME
+def _time(log: Log, translation: Translation) -> str:
+    if translation.created_at is not None or log.began is None or log.began > 4e9:
+        return translation.created_at or UNKNOWN_TIME
     return datetime.fromtimestamp(log.began, UTC).isoformat()

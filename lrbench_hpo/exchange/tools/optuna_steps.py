@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from lrbench_hpo.errors import LRBenchError
-from lrbench_hpo.exchange.foreign import Foreign
+from lrbench_hpo.exchange.translation import Translation
 from lrbench_hpo.records.run import CurvePoint
 
 STEP = "step"  # what a mapping calls them
@@ -17,17 +17,17 @@ _IN_CURVES = ("top1", "train_loss", "eval_loss")
 
 
 class Steps:
-    """The steps of a study's trials: iterations, epochs, or nobody knows.
+    """The steps of a study's trials: iterations, epochs, or unknown.
 
     Args:
         trials: all of them.
-        foreign: how names and units are meant.
+        translation: how names and units are meant.
     """
 
-    def __init__(self, trials: Sequence[FrozenTrial], foreign: Foreign) -> None:
-        self._foreign = foreign
-        self._mapped = foreign.mapping.get(STEP)
-        self._known = self._mapped is not None or foreign.iterations_per_epoch is not None
+    def __init__(self, trials: Sequence[FrozenTrial], translation: Translation) -> None:
+        self._translation = translation
+        self._mapped = translation.mapping.get(STEP)
+        self._known = self._mapped is not None or translation.iterations_per_epoch is not None
         self._any_reached = self._known or any(self._reached(trial) for trial in trials)
         self._without = 0
         self._example = ""
@@ -43,9 +43,9 @@ class Steps:
         )
 
     def are_iterations(self, trial: FrozenTrial, budget: int) -> bool:
-        """Whether a trial's steps count iterations, or can be told in them; else it is noted."""
+        """Whether a trial's steps can be expressed in iterations; if not, it is counted."""
         steps = trial.intermediate_values
-        if self._known or not steps or self._foreign.metric not in _IN_CURVES:
+        if self._known or not steps or self._translation.metric not in _IN_CURVES:
             return True
         complete = trial.state == TrialState.COMPLETE
         if max(steps) >= _REACHED * budget or (self._any_reached and not complete):
@@ -55,24 +55,24 @@ class Steps:
         return False
 
     def curve(self, trial: FrozenTrial) -> tuple[CurvePoint, ...]:
-        """Intermediate values; steps that count epochs from 0 are told after them.
+        """The curve of intermediate values; epochs that count from 0 are measured at their end.
 
         Raises:
-            RecordError: for epochs of unknown length, or a value that cannot be.
+            RecordError: for epochs of unknown length, or an invalid value.
         """
-        foreign = self._foreign
-        if foreign.metric not in _IN_CURVES:
+        translation = self._translation
+        if translation.metric not in _IN_CURVES:
             return ()
         steps = sorted(trial.intermediate_values)
         first = 1 if steps and steps[0] == 0 else 0
         in_epochs = self._mapped == "epoch" or (
-            self._mapped is None and foreign.iterations_per_epoch is not None
+            self._mapped is None and translation.iterations_per_epoch is not None
         )
         points = {}
         for step in steps:
-            at = round(foreign.in_iterations(step + first)) if in_epochs else step
-            value = foreign.measure(foreign.metric, trial.intermediate_values[step])
-            points[at] = CurvePoint(at, **{foreign.metric: value})
+            at = round(translation.in_iterations(step + first)) if in_epochs else step
+            value = translation.measure(translation.metric, trial.intermediate_values[step])
+            points[at] = CurvePoint(at, **{translation.metric: value})
         return tuple(points.values())
 
     def _reached(self, trial: FrozenTrial) -> bool:
@@ -81,8 +81,8 @@ class Steps:
         if trial.state != TrialState.COMPLETE or not steps:
             return False
         try:
-            budget = self._foreign.budget(self._foreign.named(theirs_of(trial)))
-        except LRBenchError:  # told when the trial itself is read
+            budget = self._translation.budget(self._translation.named(theirs_of(trial)))
+        except LRBenchError:  # reported when the trial itself is read
             return False
         return max(steps) >= _REACHED * budget
 

@@ -1,4 +1,4 @@
-"""Opening an Optuna storage of others to read it: nothing is made, changed or unpickled."""
+"""Opening an existing Optuna storage to read it: nothing is made, changed or unpickled."""
 
 from __future__ import annotations
 

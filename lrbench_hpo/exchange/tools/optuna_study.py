@@ -1,4 +1,4 @@
-"""Runs from an Optuna study, one of this package's or anybody's."""
+"""Runs from an Optuna study, one of this package or any other."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ from optuna.trial import FrozenTrial, TrialState
 from lrbench_hpo import checks
 from lrbench_hpo.checks import canonical_name, printable
 from lrbench_hpo.errors import PolicyError, RecordError, UnknownNameError, why
-from lrbench_hpo.exchange.foreign import (
-    MEASURED,
-    UNKNOWN_TIME,
-    Foreign,
-    as_share,
-    is_nan,
-    numbered,
-    summary,
-    without_shares,
-)
 from lrbench_hpo.exchange.formats.jsonl import BAD_ROW
 from lrbench_hpo.exchange.originals import ORIGINAL
-from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.rows import UNKNOWN_TIME, ExchangeError, Found, Rejected, numbered
+from lrbench_hpo.exchange.shares import as_share, without_shares
 from lrbench_hpo.exchange.tools.optuna_steps import STEP, Steps, theirs_of
 from lrbench_hpo.exchange.tools.optuna_storage import existing_storage
+from lrbench_hpo.exchange.translation import (
+    MEASURED,
+    Translation,
+    is_nan,
+    summary,
+)
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import SHARES, CurvePoint, Run
 from lrbench_hpo.study.settings import StudySettings
@@ -45,7 +42,7 @@ _NAME_OF_VALUE = re.compile(r"value\d*", re.ASCII)
 _LOWER_IS_BETTER = ("train_loss", "eval_loss", "iterations_to_best", "top1_std", "loss_difference")
 
 
-def opened(
+def open_study(
     storage: str | optuna.storages.BaseStorage, study_name: str | None = None
 ) -> optuna.Study:
     """An existing study; nothing is ever made by opening one.
@@ -76,17 +73,17 @@ def opened(
 def read(
     storage: str | optuna.storages.BaseStorage | optuna.Study,
     study_name: str | None = None,
-    foreign: Foreign = Foreign(),  # noqa: B008 (frozen)
+    translation: Translation = Translation(),  # noqa: B008 (frozen)
     *,
     left_out: Callable[[str], object] = lambda place: None,
-    tell: Callable[[str], object] = lambda line: None,
+    notify: Callable[[str], object] = lambda line: None,
 ) -> Iterator[Found | Rejected]:
     """The finished trials of a study, in order of their numbers.
 
-    A study made by `create_study` says all of its runs itself. Of any other one, `foreign` says
-    which parameters make the policy, and what its value is; user attributes, and ``value`` or
-    ``value0``, ``value1``, ..., may be mapped like parameters. Optuna keeps local times without a
-    zone; they are taken as UTC, wherever they are read.
+    A study made by `create_study` describes its runs completely. Of any other one, `translation`
+    names the parameters of the policy, and the metric that its value is; user attributes, and
+    ``value`` or ``value0``, ``value1``, ..., may be mapped like parameters. Optuna keeps local
+    times without a zone; they are taken as UTC, wherever they are read.
 
     Steps of intermediate values are iterations where ``step`` is mapped to ``iteration``, and
     epochs where ``iterations_per_epoch`` is given. Else they are iterations if the trial's last
@@ -94,17 +91,17 @@ def read(
     is); if it is not, no curve is kept.
 
     Args:
-        storage: as for `opened`, or a study.
+        storage: as for `open_study`, or a study.
         study_name: the study's name.
-        foreign: how names and units are meant.
+        translation: how names and units are meant.
         left_out: called with the place of each trial that is not over.
-        tell: called with a line about curves that were not kept, at the end.
+        notify: called with a line about curves that were not kept, at the end.
 
     Raises:
         LRBenchError: for a study that cannot be read at all, a mapped name that no trial has, or a
-            value that is said to be what the study's direction contradicts.
+            metric that contradicts the study's direction.
     """
-    study = storage if isinstance(storage, optuna.Study) else opened(storage, study_name)
+    study = storage if isinstance(storage, optuna.Study) else open_study(storage, study_name)
     try:
         trials = study.get_trials(deepcopy=False)
         settings = StudySettings.of(study) if StudySettings.known_to(study) else None
@@ -113,47 +110,47 @@ def read(
     if len(trials) > MAX_TRIALS:
         raise ExchangeError(f"{len(trials):,} trials: expected at most {MAX_TRIALS:,}")
     if settings is None:
-        _check_directions(study, foreign)
-        _check_names(study, trials, foreign)
-        steps = Steps(trials, foreign)
+        _check_directions(study, translation)
+        _check_names(study, trials, translation)
+        steps = Steps(trials, translation)
         return numbered(
-            without_shares(_foreign_rows(study, trials, foreign, steps, left_out, tell))
+            without_shares(_translated_rows(study, trials, translation, steps, left_out, notify))
         )
-    return numbered(_own_rows(study, trials, settings, foreign, left_out))
+    return numbered(_own_rows(study, trials, settings, translation, left_out))
 
 
-def _foreign_rows(
+def _translated_rows(
     study: optuna.Study,
     trials: list[FrozenTrial],
-    foreign: Foreign,
+    translation: Translation,
     steps: Steps,
     left_out: Callable[[str], object],
-    tell: Callable[[str], object],
+    notify: Callable[[str], object],
 ) -> Iterator[tuple[Found | Rejected, Rejected | None]]:
-    """The trials of anybody's study, each with what it is if their Top-1 are all shares."""
+    """The trials of another study, each with its rejection in case all Top-1 are shares."""
     for trial in trials:
         place = f"trial {trial.number}"
         if trial.state not in _STATUSES:
             left_out(place)
             continue
         try:
-            run = _foreign_run(study, trial, foreign, steps)
+            run = _translated_run(study, trial, translation, steps)
             _ = run.uid  # what cannot be hashed is refused here
             share = None
-            if foreign.percent:
+            if translation.percent:
                 share = as_share(study.study_name, place, "Leave --percent out", _text(trial))
             yield Found(run, place=place), share
         except (*BAD_ROW, AttributeError) as error:
             yield Rejected(study.study_name, place, why(error), _text(trial)), None
     if steps.complaint is not None:
-        tell(steps.complaint)
+        notify(steps.complaint)
 
 
 def _own_rows(
     study: optuna.Study,
     trials: list[FrozenTrial],
     settings: StudySettings,
-    foreign: Foreign,
+    translation: Translation,
     left_out: Callable[[str], object],
 ) -> Iterator[Found | Rejected]:
     seen: set[str] = set()
@@ -166,7 +163,7 @@ def _own_rows(
         try:
             if isinstance(original, str):
                 seen.add(original)
-            run = _own_run(study, trial, settings, foreign)
+            run = _own_run(study, trial, settings, translation)
             _ = run.uid  # what cannot be hashed is refused here
             yield Found(run, place=place)
         except (*BAD_ROW, AttributeError) as error:
@@ -174,65 +171,67 @@ def _own_rows(
 
 
 def _own_run(
-    study: optuna.Study, trial: FrozenTrial, settings: StudySettings, foreign: Foreign
+    study: optuna.Study, trial: FrozenTrial, settings: StudySettings, translation: Translation
 ) -> Run:
     """The run of a trial that this package suggested."""
-    told = trial.user_attrs
-    if "policy" not in told:
+    attrs = trial.user_attrs
+    if "policy" not in attrs:
         raise RecordError("no LR policy: the trial ended before it had one")
     for name, given, known in (
-        ("dataset", foreign.dataset, settings.task.dataset),
-        ("model", foreign.model, settings.task.model),
+        ("dataset", translation.dataset, settings.task.dataset),
+        ("model", translation.model, settings.task.model),
     ):
         if given is not None and canonical_name(given) != canonical_name(known):
             raise RecordError(f"{name}={given!r}: the study is of {known!r}: leave --{name} out")
-    notes = _notes(study, trial) | {"policy_from": told.get("source")}
+    notes = _notes(study, trial) | {"policy_from": attrs.get("source")}
     for name in (ORIGINAL, "score", "evaluation_samples"):
-        if told.get(name) is not None:
-            notes[name] = told[name]
-    metrics = {name: told[name] for name in MEASURED if name in told}
-    status = told.get("status") or _STATUSES[trial.state]
+        if attrs.get(name) is not None:
+            notes[name] = attrs[name]
+    metrics = {name: attrs[name] for name in MEASURED if name in attrs}
+    status = attrs.get("status") or _STATUSES[trial.state]
     return Run(
         task=settings.task,
-        policy=LRPolicy.from_dict(checks.mapping("policy", told["policy"])),
+        policy=LRPolicy.from_dict(checks.mapping("policy", attrs["policy"])),
         max_iterations=settings.scale.max_iterations,
-        split=foreign.split,
+        split=translation.split,
         status=status,
         metrics=metrics,
-        cost=told.get("cost") or {},
-        source=foreign.source or SOURCE,
-        created_at=_time(trial, foreign),
+        cost=attrs.get("cost") or {},
+        source=translation.source or SOURCE,
+        created_at=_time(trial, translation),
         notes=notes,
     )
 
 
-def _foreign_run(study: optuna.Study, trial: FrozenTrial, foreign: Foreign, steps: Steps) -> Run:
-    """The run of anybody's trial."""
+def _translated_run(
+    study: optuna.Study, trial: FrozenTrial, translation: Translation, steps: Steps
+) -> Run:
+    """The run of a trial of another study."""
     values = trial.values or []
-    ours = foreign.named(theirs_of(trial))
-    if values and len(study.directions) == 1 and "value" not in foreign.mapping:
-        ours.setdefault(foreign.metric, values[0])
+    ours = translation.named(theirs_of(trial))
+    if values and len(study.directions) == 1 and "value" not in translation.mapping:
+        ours.setdefault(translation.metric, values[0])
     status = _STATUSES[trial.state]
     if any(is_nan(ours.get(name)) for name in MEASURED) or _blew_up(trial):
         status = "diverged"
-    budget = foreign.budget(ours)
+    budget = translation.budget(ours)
     curve = steps.curve(trial)
-    metrics = {name: foreign.measure(name, ours[name]) for name in MEASURED if name in ours}
-    told = summary(curve, status == "complete")
+    metrics = {name: translation.measure(name, ours[name]) for name in MEASURED if name in ours}
+    of_curve = summary(curve, status == "complete")
     if not steps.are_iterations(trial, budget):
-        told.pop("iterations_to_best", None)
+        of_curve.pop("iterations_to_best", None)
         curve = ()
-    if metrics.get("top1", told.get("top1")) != told.get("top1"):
-        told |= {"iterations_to_best": _reached(curve, metrics["top1"])}
-    return foreign.run(
+    if metrics.get("top1", of_curve.get("top1")) != of_curve.get("top1"):
+        of_curve |= {"iterations_to_best": _reached(curve, metrics["top1"])}
+    return translation.run(
         ours,
-        _policy(trial, foreign, ours),
+        _policy(trial, translation, ours),
         SOURCE,
         max_iterations=budget,
         status=status,
-        metrics={**{name: value for name, value in told.items() if value is not None}, **metrics},
+        metrics={name: value for name, value in of_curve.items() if value is not None} | metrics,
         curve=curve,
-        created_at=_time(trial, foreign),
+        created_at=_time(trial, translation),
         cost=_cost(trial),
         notes=_notes(study, trial),
     )
@@ -243,9 +242,9 @@ def _reached(curve: tuple[CurvePoint, ...], top1: float | None) -> int | None:
     return next((point.iteration for point in curve if point.top1 == top1 is not None), None)
 
 
-def _policy(trial: FrozenTrial, foreign: Foreign, ours: Mapping[str, Any]) -> LRPolicy:
+def _policy(trial: FrozenTrial, translation: Translation, ours: Mapping[str, Any]) -> LRPolicy:
     try:
-        return foreign.policy(ours)
+        return translation.policy(ours)
     except PolicyError as error:
         has = ", ".join(map(printable, sorted(theirs_of(trial))))[:200]
         reason = f"{why(error)}; --map NAME=k0 maps a name of: {has}"
@@ -262,10 +261,10 @@ def _cost(trial: FrozenTrial) -> dict[str, float]:
     return {} if seconds is None or seconds < 0 else {"seconds": seconds}
 
 
-def _time(trial: FrozenTrial, foreign: Foreign) -> str:
+def _time(trial: FrozenTrial, translation: Translation) -> str:
     moment = trial.datetime_complete or trial.datetime_start
     if moment is None:
-        return foreign.created_at or UNKNOWN_TIME
+        return translation.created_at or UNKNOWN_TIME
     return moment.replace(tzinfo=moment.tzinfo or UTC).isoformat()
 
 
@@ -279,10 +278,10 @@ def _text(trial: FrozenTrial) -> str:
     )
 
 
-def _check_names(study: optuna.Study, trials: list[FrozenTrial], foreign: Foreign) -> None:
+def _check_names(study: optuna.Study, trials: list[FrozenTrial], translation: Translation) -> None:
     """Refuse a mapped name that no finished trial has."""
     has = {name for trial in trials if trial.state in _STATUSES for name in theirs_of(trial)}
-    for name in foreign.mapping:
+    for name in translation.mapping:
         if has and name not in has and name != STEP and not _NAME_OF_VALUE.fullmatch(name):
             some = ", ".join(map(printable, sorted(has)[:20]))
             raise ExchangeError(
@@ -291,15 +290,19 @@ def _check_names(study: optuna.Study, trials: list[FrozenTrial], foreign: Foreig
             )
 
 
-def _check_directions(study: optuna.Study, foreign: Foreign) -> None:
-    """Refuse a value that is said to be what the study's direction contradicts."""
+def _check_directions(study: optuna.Study, translation: Translation) -> None:
+    """Refuse a metric that contradicts the study's direction."""
     names: Mapping[int, str]
     if len(study.directions) == 1:
-        names = {0: foreign.mapping.get("value", foreign.mapping.get("value0", foreign.metric))}
+        names = {
+            0: translation.mapping.get(
+                "value", translation.mapping.get("value0", translation.metric)
+            )
+        }
     else:
         places = {f"value{index}": index for index in range(len(study.directions))}
-        names = {places[name]: ours for name, ours in foreign.mapping.items() if name in places}
-        if not names and not any(ours in MEASURED for ours in foreign.mapping.values()):
+        names = {places[name]: ours for name, ours in translation.mapping.items() if name in places}
+        if not names and not any(ours in MEASURED for ours in translation.mapping.values()):
             raise ExchangeError(
                 f"study {study.study_name!r} has {len(places)} values: say what they are, as in "
                 "--map value0=top1"

@@ -14,17 +14,14 @@ from typing import Any
 from lrbench_hpo.checks import printable
 from lrbench_hpo.errors import RecordError, why
 from lrbench_hpo.exchange import folders
-from lrbench_hpo.exchange.foreign import (
-    MEASURED,
-    UNKNOWN_TIME,
-    Foreign,
-    as_share,
-    numbered,
-    without_shares,
-)
 from lrbench_hpo.exchange.formats.jsonl import BAD_ROW
 from lrbench_hpo.exchange.originals import ORIGINAL
-from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
+from lrbench_hpo.exchange.rows import UNKNOWN_TIME, ExchangeError, Found, Rejected, numbered
+from lrbench_hpo.exchange.shares import as_share, without_shares
+from lrbench_hpo.exchange.translation import (
+    MEASURED,
+    Translation,
+)
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reported_runs import Reports, diverged, reported_run
 from lrbench_hpo.records.reports import RUN, RUNNING, finite, outcome, run_in
@@ -42,7 +39,7 @@ _LOSSES = ("score", "train_loss", "eval_loss", "loss")
 
 @dataclass
 class _Trial:
-    """What a trial's folder says."""
+    """What a trial's folder holds."""
 
     config: dict[str, Any] = field(default_factory=dict)
     reports: Reports = field(default_factory=Reports)
@@ -52,7 +49,7 @@ class _Trial:
 
 @dataclass(frozen=True)
 class _State:
-    """What the experiment says of a trial."""
+    """The state of a trial in the experiment's snapshot."""
 
     status: str | None = None
     done: bool | None = None
@@ -61,20 +58,20 @@ class _State:
 
 def read(
     folder: str | Path,
-    foreign: Foreign = Foreign(),  # noqa: B008 (frozen)
+    translation: Translation = Translation(),  # noqa: B008 (frozen)
     *,
     left_out: Callable[[str], object] = lambda place: None,
 ) -> Iterator[Found | Rejected]:
     """The trials of an experiment that are over, in order of their folders.
 
-    Trials of `lrbench_hpo.train` say all of their runs themselves. Of others, ``config`` may hold
+    Trials of `lrbench_hpo.train` describe their runs completely. Of others, ``config`` may hold
     ``lr_policy``, or names that are mapped, with ``/`` between levels; so may the reports, where
-    ``iteration`` (or ``training_iteration``, counted in epochs if `foreign` says how long these
-    are) tells how far a report is.
+    ``iteration`` (or ``training_iteration``, counted in epochs if `translation` has their
+    length) is the place of a report.
 
     Args:
         folder: the experiment's, which holds a folder for each trial.
-        foreign: how names and units are meant.
+        translation: how names and units are meant.
         left_out: called with the place of each trial that is not over.
 
     Raises:
@@ -89,37 +86,37 @@ def read(
     if not trials:
         hint = f"expected folders with {_RESULTS} or {_PARAMS}, as Ray Tune writes them"
         raise ExchangeError(f"{printable(str(root))}: no trials in it: {hint}")
-    return numbered(without_shares(_rows(root, trials, foreign, left_out)))
+    return numbered(without_shares(_rows(root, trials, translation, left_out)))
 
 
 def _is_trial(folder: Path) -> bool:
     try:
         names = {file.name for file in folders.files_in(folder)}
-    except OSError:  # whatever it is, its trial cannot be read, which is told then
+    except OSError:  # whatever it is, reading its trial reports it
         return True
     return bool(names & {_PARAMS, _RESULTS, _PROGRESS})
 
 
 def _rows(
-    root: Path, trials: list[Path], foreign: Foreign, left_out: Callable[[str], object]
+    root: Path, trials: list[Path], translation: Translation, left_out: Callable[[str], object]
 ) -> Iterator[tuple[Found | Rejected, Rejected | None]]:
-    """The trials, each with what it is if their Top-1 are all shares, and said to be per cent."""
+    """The trials, each with its rejection in case all Top-1 are shares, given as per cent."""
     states = _states(root)
     for folder in trials:
         place = f"folder {folder.name}"
         trial = _Trial()
         try:
-            _read_trial(folder, foreign, trial)
+            _read_trial(folder, translation, trial)
             trial_id = str(trial.last.get("trial_id", folder.name))
             state = states.get(trial_id, _State())
             if state.status is not None and state.status not in _OVER:
                 left_out(place)
                 continue
             notes = {EXPERIMENT: root.resolve().name, TRIAL: trial_id}
-            run = _run(trial, state, foreign, notes)
+            run = _run(trial, state, translation, notes)
             _ = run.uid  # what cannot be hashed is refused here
             share = None
-            if foreign.percent and ORIGINAL not in run.notes:
+            if translation.percent and ORIGINAL not in run.notes:
                 share = as_share(str(root), place, "Leave --percent out", _text(trial))
             yield Found(run, place=place), share
         except (*BAD_ROW, OSError) as error:
@@ -131,18 +128,18 @@ def _text(trial: _Trial) -> str:
 
 
 def _states(root: Path) -> dict[str, _State]:
-    """What the newest snapshot of the experiment says of its trials; nothing, if it is damaged."""
+    """The states of trials in the newest snapshot of the experiment; none if it is damaged."""
     snapshots = [f for f in folders.files_in(root) if f.match("experiment_state-*.json")]
     found: dict[str, _State] = {}
     try:
         data = folders.json_of("state", folders.small(snapshots[-1]))["trial_data"]
         for about, metadata in data:
-            known, told = json.loads(about), json.loads(metadata)
+            known, details = json.loads(about), json.loads(metadata)
             limits = known.get("stopping_criterion")
             stop = limits if isinstance(limits, dict) else {}
             found[str(known["trial_id"])] = _State(
                 str(known["status"]),
-                bool((told.get("last_result") or {}).get("done")),
+                bool((details.get("last_result") or {}).get("done")),
                 {name: limit for name, limit in stop.items() if finite(limit) is not None},
             )
     except (*BAD_ROW, OSError, AttributeError):
@@ -150,8 +147,8 @@ def _states(root: Path) -> dict[str, _State]:
     return found
 
 
-def _read_trial(folder: Path, foreign: Foreign, trial: _Trial) -> None:
-    """Fill in what the files of a trial say."""
+def _read_trial(folder: Path, translation: Translation, trial: _Trial) -> None:
+    """Read the files of a trial."""
     files = {file.name: file for file in folders.files_in(folder)}
     trial.failed = any(name in files for name in _ERRORS)
     if _PARAMS in files:
@@ -170,7 +167,7 @@ def _read_trial(folder: Path, foreign: Foreign, trial: _Trial) -> None:
         if not trial.config and isinstance(result.get("config"), dict):
             trial.config = result["config"]
         if RUN not in result:
-            trial.last = _in_our_names(result, foreign)
+            trial.last = _in_our_names(result, translation)
             trial.reports.add(trial.last)
 
 
@@ -210,11 +207,11 @@ def _value(cell: str) -> Any:
     return cell or None
 
 
-def _in_our_names(result: Mapping[str, Any], foreign: Foreign) -> dict[str, Any]:
+def _in_our_names(result: Mapping[str, Any], translation: Translation) -> dict[str, Any]:
     """A report with our names and units."""
     theirs = _flat(result)
-    ours = {**theirs, **foreign.named(theirs)}
-    for name, target in foreign.mapping.items():
+    ours = {**theirs, **translation.named(theirs)}
+    for name, target in translation.mapping.items():
         # Ray's JSON has null for a number that is not one.
         if name in theirs and theirs[name] is None and target in (*MEASURED, *_LOSSES):
             ours[target] = float("nan")
@@ -223,10 +220,10 @@ def _in_our_names(result: Mapping[str, Any], foreign: Foreign) -> dict[str, Any]
             ours[name] = float("nan")
     for name in MEASURED:
         if finite(ours.get(name)) is not None:
-            ours[name] = foreign.measure(name, ours[name])
-    if foreign.iterations_per_epoch is not None and "iteration" not in ours:
+            ours[name] = translation.measure(name, ours[name])
+    if translation.iterations_per_epoch is not None and "iteration" not in ours:
         epochs = ours.get("epoch", ours.get("training_iteration"))
-        ours["iteration"] = round(foreign.in_iterations(epochs))
+        ours["iteration"] = round(translation.in_iterations(epochs))
     return ours
 
 
@@ -243,7 +240,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "", level: int = 0) -> dict[s
     return flat
 
 
-def _run(trial: _Trial, state: _State, foreign: Foreign, notes: dict[str, Any]) -> Run:
+def _run(trial: _Trial, state: _State, translation: Translation, notes: dict[str, Any]) -> Run:
     own = run_in(trial.last)
     failed = trial.failed or state.status == "ERROR"
     if own is not None:
@@ -251,7 +248,7 @@ def _run(trial: _Trial, state: _State, foreign: Foreign, notes: dict[str, Any]) 
         return dataclasses.replace(
             own,
             status=outcome(trial.last, error=failed) if failed or running else own.status,
-            source=foreign.source or SOURCE,
+            source=translation.source or SOURCE,
             notes={**own.notes, **notes, ORIGINAL: own.uid},
         )
     if not trial.last and not failed:
@@ -259,74 +256,80 @@ def _run(trial: _Trial, state: _State, foreign: Foreign, notes: dict[str, Any]) 
     for name, complaint in trial.reports.complaints.items():
         raise RecordError(f"reported {name}: {complaint}")
     # The task's own names stay theirs: only what is mapped is known.
-    ours = foreign.named(_flat(trial.config))
-    policy = _policy(trial.config, foreign, ours)
-    budget = _budget(trial, foreign, ours)
+    ours = translation.named(_flat(trial.config))
+    policy = _policy(trial.config, translation, ours)
+    budget = _budget(trial, translation, ours)
     run = reported_run(
         {},
         policy,
         trial.reports,
-        _status(trial, state, foreign, budget, failed),
+        _status(trial, state, translation, budget, failed),
         dataset="any",
         model="any",
         result=trial.last,
         budget=budget,
     )
-    return foreign.run(
+    return translation.run(
         ours | {"seed": ours.get("seed", trial.config.get("seed"))},
         policy,
         SOURCE,
-        **_names(trial.config, foreign, ours),
+        **_names(trial.config, translation, ours),
         max_iterations=run.max_iterations,
-        split=run.split if "split" in trial.last else foreign.split,
+        split=run.split if "split" in trial.last else translation.split,
         status=run.status,
         metrics=run.metrics,
         curve=run.curve,
         cost=run.cost,
-        created_at=_time(trial.last, foreign),
+        created_at=_time(trial.last, translation),
         notes=notes,
     )
 
 
-def _names(config: Mapping[str, Any], foreign: Foreign, ours: Mapping[str, Any]) -> dict[str, Any]:
+def _names(
+    config: Mapping[str, Any], translation: Translation, ours: Mapping[str, Any]
+) -> dict[str, Any]:
     """The task, whose data set and model the config may name as `lrbench_hpo.train` has them."""
-    said = {
+    named = {
         f"task.{name}": config[name]
         for name in ("dataset", "model")
-        if isinstance(config.get(name), str) and getattr(foreign, name) is None
+        if isinstance(config.get(name), str) and getattr(translation, name) is None
     }
-    return {"task": foreign.task(said | dict(ours))}
+    return {"task": translation.task(named | dict(ours))}
 
 
-def _policy(config: Mapping[str, Any], foreign: Foreign, ours: Mapping[str, Any]) -> LRPolicy:
+def _policy(
+    config: Mapping[str, Any], translation: Translation, ours: Mapping[str, Any]
+) -> LRPolicy:
     given = config.get(POLICY)
     if isinstance(given, dict):
         return LRPolicy.from_dict(given)
     if not any(name in ours for name in ("k0", "k1")):
         has = ", ".join(map(printable, _flat(config)))[:200] or "nothing"
         raise RecordError(f"its config says no LR policy: --map NAME=k0 maps a name of: {has}")
-    return foreign.policy(ours)
+    return translation.policy(ours)
 
 
-def _budget(trial: _Trial, foreign: Foreign, ours: Mapping[str, Any]) -> int:
+def _budget(trial: _Trial, translation: Translation, ours: Mapping[str, Any]) -> int:
     for given in (trial.config.get("max_iterations"), trial.last.get("max_iterations")):
         if "max_iterations" not in ours and (known := finite(given)) is not None and known >= 1:
             return int(known)
-    return foreign.budget(ours)
+    return translation.budget(ours)
 
 
-def _status(trial: _Trial, state: _State, foreign: Foreign, budget: int, failed: bool) -> str:
+def _status(
+    trial: _Trial, state: _State, translation: Translation, budget: int, failed: bool
+) -> str:
     result = dict(trial.last)
     cut = bool(result.get("done"))  # the report itself says so only where it ended the trial
     result["done"] = cut or state.done is not False
-    metric = foreign.metric if foreign.metric in result else None
+    metric = translation.metric if translation.metric in result else None
     if not failed and diverged(result, metric):
         return "diverged"
     return outcome(result, error=failed, metric=metric, budget=budget, cut=cut, stop=state.stop)
 
 
-def _time(last: Mapping[str, Any], foreign: Foreign) -> str:
+def _time(last: Mapping[str, Any], translation: Translation) -> str:
     seconds = finite(last.get("timestamp"))
-    if foreign.created_at is not None or seconds is None or not 0 <= seconds < 4e9:
-        return foreign.created_at or UNKNOWN_TIME
+    if translation.created_at is not None or seconds is None or not 0 <= seconds < 4e9:
+        return translation.created_at or UNKNOWN_TIME
     return datetime.fromtimestamp(seconds, UTC).isoformat()

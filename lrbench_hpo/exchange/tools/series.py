@@ -24,7 +24,7 @@ class Log:
     Attributes:
         values: values by step, by name; a CSV's counting columns are among them.
         is_table: whether names are columns of a table, which counts steps itself.
-        began: seconds since 1970 at its first entry, if it tells.
+        began: seconds since 1970 at its first entry, if it has one.
         count: entries that were read.
     """
 
@@ -34,7 +34,7 @@ class Log:
     count: int = 0
 
 
-def of_files(
+def read_files(
     files: list[Path],
     is_lr: Callable[[str], bool],
     bad: Callable[[RecordError], object] = lambda error: None,
@@ -43,7 +43,7 @@ def of_files(
 
     Args:
         files: plain files.
-        is_lr: tells a name that holds learning rates.
+        is_lr: whether a name is that of a learning rate.
         bad: called with what is wrong with a CSV whose header cannot be read.
 
     Raises:
@@ -52,7 +52,7 @@ def of_files(
     """
     events = [file for file in files if ".tfevents." in file.name]
     if events:
-        return of_events(events)
+        return read_events(events)
     tables = [file for file in files if file.suffix.lower() == ".csv"]
     fitting = [file for file in tables if any(map(is_lr, _header(file, bad)))]
     if len(fitting) > 1:
@@ -60,7 +60,7 @@ def of_files(
     if len(fitting) > 1:
         names = ", ".join(file.name for file in fitting[:5])
         raise RecordError(f"several logs with learning rates ({names}): give the file itself")
-    return of_csv(fitting[0]) if fitting else None
+    return read_csv(fitting[0]) if fitting else None
 
 
 def _header(file: Path, bad: Callable[[RecordError], object]) -> list[str]:
@@ -74,7 +74,7 @@ def _header(file: Path, bad: Callable[[RecordError], object]) -> list[str]:
     return []
 
 
-def of_csv(file: Path) -> Log:
+def read_csv(file: Path) -> Log:
     """The columns of a CSV, each by the number of its row.
 
     Raises:
@@ -117,7 +117,7 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def of_events(files: list[Path]) -> Log:
+def read_events(files: list[Path]) -> Log:
     """The scalars of TensorBoard event files of one run.
 
     Raises:

@@ -1,62 +1,22 @@
-"""Results that are said to be per cent, and are shares: told by all of them being at most 1."""
+"""Third-party results in this package's terms: their names, units, tasks and policies."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from lrbench_hpo import checks
-from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.errors import RecordError, UnknownNameError
-from lrbench_hpo.exchange.rows import Found, Rejected
+from lrbench_hpo.exchange.rows import UNKNOWN_TIME
 from lrbench_hpo.policies import ALL_FUNCTIONS, FUNCTIONS, LRPolicy
 from lrbench_hpo.records.reports import METRICS
 from lrbench_hpo.records.run import SHARES, CurvePoint, Run, Task
-from lrbench_hpo.records.tasks import MODELS, dataset_info
+from lrbench_hpo.records.tasks import known_facts
 
-_ONE_PER_CENT = 0.01
-_MAX_WAITING = 1_000  # rows in which nothing is above 1 %
-
-
-def without_shares(
-    rows: Iterable[tuple[Found | Rejected, Rejected | None]],
-) -> Iterator[Found | Rejected]:
-    """The rows of a file or study in per cent, if one of them is more than 1 %.
-
-    Args:
-        rows: each good one with what it is if they are all shares (`as_share`).
-    """
-    waiting: list[tuple[Found | Rejected, Rejected]] = []
-    highest = 0.0
-    for row, share in rows:
-        if highest > _ONE_PER_CENT or share is None or not isinstance(row, Found):
-            yield row
-            continue
-        measured = (row.run.metrics.get("top1"), *(point.top1 for point in row.run.curve))
-        highest = max(highest, *(value or 0.0 for value in measured))
-        waiting.append((row, share))
-        if highest > _ONE_PER_CENT:
-            yield from (good for good, _ in waiting)
-            waiting.clear()
-        elif len(waiting) >= _MAX_WAITING:
-            yield from (bad if highest else good for good, bad in waiting)
-            waiting.clear()
-    yield from (bad if highest else good for good, bad in waiting)
-
-
-def as_share(file: str, place: str, hint: str, text: str) -> Rejected:
-    """What a row is if no Top-1 beside it is above 1 %."""
-    reason = f"top1 is at most 1 here and in all other rows: is it a share? {hint}"
-    return Rejected(file, place, reason, text)
-
-
-# Part of a run's identity, so a file without a time gets the same one whenever it is imported.
-UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 POLICY = ("function", "k0", "k1", "gamma", "p", "l")
 L_EPOCHS = "l_epochs"  # an l that counts epochs
 OF_TASK = tuple(f"task.{name}" for name in Task("any", "any").to_dict())
@@ -66,7 +26,12 @@ _MOST_OTHER_L = 1_000
 TARGETS = (
     *POLICY,
     L_EPOCHS,
-    *("max_iterations", "epochs", "iteration", "epoch", "lr", "seed"),
+    "max_iterations",
+    "epochs",
+    "iteration",
+    "epoch",
+    "lr",
+    "seed",
     *MEASURED,
     *OF_TASK,
 )
@@ -87,33 +52,33 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """How the names and units of somebody else's results are meant.
+class Translation:
+    """How the names and units of third-party results map to this package's own.
 
     Args:
-        dataset: name of the data set.
-        model: name of the model.
+        dataset: name of the data set, where they do not name it.
+        model: name of the model, likewise.
         mapping: their names to ours: parameters of a policy (``function``, ``k0``, ``k1``,
             ``gamma``, ``p``, ``l``, or ``l_epochs`` for an l that counts epochs),
             ``max_iterations``, ``epochs``, ``seed``, metrics
             (``top1``, ``eval_loss``, ...), ``iteration``, ``epoch``, ``lr``, and fields of the
             task (``task.batch_size``, ...).
-        constants: values of ours that they do not name, as ``{"k1": 0.0}``.
+        constants: values, by our names, that they do not record, as ``{"k1": 0.0}``.
         function: the LR function, where no parameter names it.
         max_iterations: the budget of a run, in iterations, where no parameter names it.
         iterations_per_epoch: what turns their epochs into iterations.
-        metric: what an objective's value is.
+        metric: the metric that an objective's value is.
         percent: whether accuracies are per cent, not shares.
         split: where the metrics were measured.
         source: who measured it; the reader's own name when None.
-        created_at: when, where nothing in the file says.
+        created_at: when, where the file has no time.
 
     Raises:
-        UnknownNameError: for a name of ours that is none, or an LR function nobody knows.
-        RecordError: for another value that cannot be.
+        UnknownNameError: for an unknown target name, metric or LR function.
+        RecordError: for any other invalid value.
 
-    >>> foreign = Foreign("mnist", "lenet", {"lr": "k0"}, max_iterations=100)
-    >>> print(foreign.policy({"k0": 0.1}))
+    >>> translation = Translation("mnist", "lenet", {"lr": "k0"}, max_iterations=100)
+    >>> print(translation.policy({"k0": 0.1}))
     FIX(k0=0.1)
     """
 
@@ -151,7 +116,7 @@ class Foreign:
         """Their values by our names; what is absent or None is left out.
 
         Raises:
-            RecordError: for an ``l_epochs`` when nothing says how many iterations an epoch has.
+            RecordError: for an ``l_epochs`` when the iterations of an epoch are unknown.
         """
         found = {
             ours: theirs[name]
@@ -170,38 +135,30 @@ class Foreign:
 
         Raises:
             PolicyError: for a value that is missing, or that the function does not allow.
-            UnknownNameError: for an LR function that nobody knows.
+            UnknownNameError: for an unknown LR function.
         """
         function = known_function(ours.get("function", self.function))
         takes = FUNCTIONS[function].takes
         return LRPolicy(function, **{name: ours[name] for name in takes if name in ours})
 
     def task(self, ours: Mapping[str, Any]) -> Task:
-        """The task: the names, what is known of them, and what they say themselves.
+        """The task: the names, what is known of these names, and the given fields.
 
         Raises:
-            RecordError: for names that are missing, or values that cannot be.
+            RecordError: for names that are missing, or invalid values.
         """
-        said = {name.removeprefix("task."): v for name, v in ours.items() if name in OF_TASK}
-        said = {"dataset": self.dataset, "model": self.model} | said
+        fields = {name.removeprefix("task."): v for name, v in ours.items() if name in OF_TASK}
+        fields = {"dataset": self.dataset, "model": self.model} | fields
         for name in ("dataset", "model"):
-            if said[name] is None:
+            if fields[name] is None:
                 raise RecordError(f"task.{name} is missing: give --{name}, or map a name to it")
-        info = dataset_info(said["dataset"])
-        known = MODELS.get(canonical_name(said["model"]))
-        facts = {
-            "num_classes": info.num_classes if info else None,
-            "num_train": info.num_train if info else None,
-            "image_shape": info.image_shape if info else None,
-            "num_parameters": known.num_parameters if known else None,
-        }
-        return Task.from_dict({**facts, **said})
+        return Task.from_dict(known_facts(fields["dataset"], fields["model"]) | fields)
 
     def budget(self, ours: Mapping[str, Any]) -> int:
         """The budget of a run, in iterations.
 
         Raises:
-            RecordError: when nothing says it.
+            RecordError: when it is unknown.
         """
         if (given := ours.get("max_iterations")) is not None:
             return whole("max_iterations", given)
@@ -215,7 +172,7 @@ class Foreign:
         """Epochs as iterations.
 
         Raises:
-            RecordError: when nothing says how many an epoch has.
+            RecordError: when the iterations of an epoch are unknown.
         """
         if self.iterations_per_epoch is None:
             raise RecordError("it counts epochs: give --iterations-per-epoch")
@@ -225,7 +182,7 @@ class Foreign:
         """A measured value in our unit; None for NaN and infinity.
 
         Raises:
-            RecordError: for something that is no number, or per cent where nobody said so.
+            RecordError: for something that is no number, or per cent without `percent`.
         """
         number = checks.number(name, value)
         if number is None or (name not in SHARES and name != "final_top1"):
@@ -245,32 +202,27 @@ class Foreign:
         Args:
             ours: the values.
             policy: its LR policy.
-            source: who measured it, if this does not say so.
+            source: who measured it, where this names no source.
             fields: further fields of `Run`.
 
         Raises:
-            LRBenchError: for a value that is missing or cannot be.
+            LRBenchError: for a value that is missing or invalid.
         """
-        seed = ours.get("seed")
         for name, made in (("task", self.task), ("max_iterations", self.budget)):
             if name not in fields:
                 fields[name] = made(ours)
         if "l" in ours:
             _check_l(policy, fields["max_iterations"])
-        return Run(
-            **{
-                "policy": policy,
-                "seed": None if seed is None else whole("seed", seed),
-                "split": self.split,
-                "source": self.source or source,
-                "created_at": self.created_at or UNKNOWN_TIME,
-                **fields,
-            }
-        )
+        seed = ours.get("seed")
+        fields.setdefault("seed", None if seed is None else whole("seed", seed))
+        fields.setdefault("split", self.split)
+        fields.setdefault("source", self.source or source)
+        fields.setdefault("created_at", self.created_at or UNKNOWN_TIME)
+        return Run(policy=policy, **fields)
 
 
 def _check_l(policy: LRPolicy, budget: int) -> None:
-    """Refuse an l that others gave, if it is so short that it must count epochs."""
+    """Refuse an l that is so short, relative to the budget, that it must count epochs."""
     if policy.l is None:
         return
     longest = policy.l if isinstance(policy.l, int | float) else max(policy.l)
@@ -283,7 +235,7 @@ def _check_l(policy: LRPolicy, budget: int) -> None:
 
 
 def known_function(name: object) -> str:
-    """The LR function of a name that people use for it.
+    """The LR function of a usual name for it.
 
     >>> known_function("cosine"), known_function("step")
     ('COS', 'STEP')
@@ -312,7 +264,7 @@ def is_nan(value: Any) -> bool:
 
 
 def summary(curve: Sequence[CurvePoint], complete: bool) -> dict[str, float | None]:
-    """The metrics that a curve tells: those of its highest Top-1, else of its end."""
+    """The metrics at the highest Top-1 of a curve, or at its end where it has no Top-1."""
     if not curve:
         return {}
     measured = [point for point in curve if point.top1 is not None]
@@ -330,16 +282,3 @@ def summary(curve: Sequence[CurvePoint], complete: bool) -> dict[str, float | No
     if train is not None and evaluated is not None:
         found["loss_difference"] = evaluated - train
     return found
-
-
-def numbered(rows: Iterator[Found | Rejected]) -> Iterator[Found | Rejected]:
-    """The rows, those that are alike told apart by a note, so that each is stored once."""
-    seen: dict[str, int] = {}
-    for row in rows:
-        if isinstance(row, Found):
-            uid = row.run.uid
-            seen[uid] = count = seen.get(uid, 0) + 1
-            if count > 1:
-                notes = {**row.run.notes, "repeat": count}
-                row = dataclasses.replace(row, run=dataclasses.replace(row.run, notes=notes))
-        yield row
