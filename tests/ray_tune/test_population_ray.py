@@ -77,7 +77,8 @@ def policies_of(config):
 def searched(place, searcher, *, trainable=Train, count=2, config=None, **options):
     """A real experiment; its trials, and what is stored of them."""
     file = pathlib.Path(place, "lr.db")
-    given = {"reuse_actors": True, "max_concurrent_trials": 2, **options}
+    # One process for all trials, as each takes seconds to load torch.
+    given = {"reuse_actors": True, "max_concurrent_trials": 1, **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         done = tune.run(
