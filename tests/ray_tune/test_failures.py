@@ -165,36 +165,44 @@ DRIVER = """
         print("@trial", trial.trial_id, trial.status, json.dumps(trial.config["lr_policy"]))
     for trial in searcher.study.trials:
         if trial.state.name != "WAITING":
-            print("@told", trial.user_attrs["trial_id"], trial.state.name)
+            print("@study", trial.user_attrs["trial_id"], trial.state.name)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ended", [1, 4])
-def test_the_driver_is_killed_and_the_experiment_goes_on(cluster, tmp_path, ended):
-    program = tmp_path / "driver.py"
-    program.write_text(textwrap.dedent(DRIVER.format(config=CONFIG, options=OPTIONS, count=COUNT)))
-    command = [sys.executable, "-P", program, cluster.address, tmp_path]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_after(command, file, ended):
+    """Run a driver until so many trials are stored, and kill it; what is stored then."""
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not (tmp_path / "lr.db").exists() or len(stored(tmp_path / "lr.db")) < ended:
-            assert first.poll() is None
+        while not file.exists() or len(stored(file)) < ended:
+            assert driver.poll() is None
             time.sleep(0.05)
     finally:
-        first.kill()
-        first.wait()
-    before = stored(tmp_path / "lr.db")
-    assert len(before) < COUNT
+        driver.kill()
+        driver.wait()
+    return stored(file)
+
+
+@pytest.mark.slow
+def test_the_driver_is_killed_twice_and_the_experiment_goes_on(cluster, tmp_path):
+    program, file = tmp_path / "driver.py", tmp_path / "lr.db"
+    text = DRIVER.format(config=CONFIG, options=OPTIONS, count=COUNT)
+    program.write_text(textwrap.dedent(text))
+    command = [sys.executable, "-P", program, cluster.address, tmp_path]
+    before = []
+    for ended in (1, 4):
+        earlier, before = before, kill_after(command, file, ended)
+        assert {run.uid for run in earlier} <= {run.uid for run in before}
+        assert len(before) < COUNT
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     lines = [line.split(maxsplit=3) for line in again.stdout.splitlines()]
     trials = {line[1]: line[2] for line in lines if line and line[0] == "@trial"}
     policies = {LRPolicy.from_dict(json.loads(line[3])) for line in lines if line[:1] == ["@trial"]}
-    told = [line[1:] for line in lines if line and line[0] == "@told"]
-    runs = stored(tmp_path / "lr.db")
+    in_study = [line[1:] for line in lines if line and line[0] == "@study"]
+    runs = stored(file)
     assert len(trials) == COUNT
     assert set(trials.values()) == {"TERMINATED"}
-    assert sorted(told) == sorted([trial_id, "COMPLETE"] for trial_id in trials)
+    assert sorted(in_study) == sorted([trial_id, "COMPLETE"] for trial_id in trials)
     # A trial that ended after Ray's last snapshot is asked for anew, and may get another policy,
     # as more results are known by then: all that is stored are theirs, and what was there.
     assert len(policies) == COUNT

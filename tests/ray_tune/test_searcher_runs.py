@@ -352,7 +352,8 @@ def test_of_repeated_trials_the_mean_is_told(tmp_path):
     searcher = Spied(**fixed(0.1, 0.2), **TASK)
     repeated = Repeater(searcher, repeat=3)
     config = {"dataset": "digits"}
-    done = search(train, repeated, tmp_path, num_samples=6, config=config)
+    options = {"num_samples": 6, "config": config, "max_concurrent_trials": 0}
+    done = search(train, repeated, tmp_path, **options)
     first, second = asked(searcher)
     assert (first.value, second.value) == (pytest.approx(0.2), pytest.approx(0.4))
     assert first.user_attrs["trial_id"] == done.trials[0].trial_id
