@@ -15,12 +15,14 @@ from lrbench_hpo.database.location import database_url, with_password, without_p
 from lrbench_hpo.database.run_store import RunStore
 from lrbench_hpo.errors import MissingExtraError, StudyError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.ray_tune.ray_internals import last_result
 from lrbench_hpo.ray_tune.stored_trials import StoredTrials
 from lrbench_hpo.ray_tune.trial_config import TRIAL_INDEX
-from lrbench_hpo.records.member_reports import POLICIES, member_id, members_in, of_trial
+from lrbench_hpo.records.member_reports import POLICIES, member_id, members_in, ray_fields
 from lrbench_hpo.records.reported_runs import Reports, diverged, recorded_name, reported_run
-from lrbench_hpo.records.reports import RUN, finite, outcome, run_in
+from lrbench_hpo.records.reports import RUN, final_status, finite, run_in
 from lrbench_hpo.records.run import STATUSES, Run, own_source
+from lrbench_hpo.records.warn_once import WarnOnce
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune import Callback
@@ -86,7 +88,7 @@ class RecordRuns(Callback):
         self._folder = folder
         self._store: RunStore | None = None
         self._stop: Mapping[str, Any] = {}
-        self._told: set[str] = set()
+        self._warn = WarnOnce()
         self._resumed = False
         self._begin()
 
@@ -161,7 +163,7 @@ class RecordRuns(Callback):
         self._record(trials, trial, error=True)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Store what ended without a word, and what waits (called by Ray)."""
+        """Store trials whose end Ray did not report, and what waits (called by Ray)."""
         # As when the time budget is up; after a restore also what was never recorded.
         for trial in trials:
             if trial.status in _OVER and trial.trial_id not in self._ended:
@@ -171,7 +173,7 @@ class RecordRuns(Callback):
                 self._opened().flush()
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Store what waits, and let go of the database (called by Ray)."""
+        """Store what waits, and close the database (called by Ray)."""
         if self._store is None:
             return
         with self._recording():
@@ -231,18 +233,12 @@ class RecordRuns(Callback):
             reason = " ".join(str(error).split()) or type(error).__name__
             warnings.warn(f"{what} not recorded: {reason}", stacklevel=4)
 
-    def _tell(self, about: str, message: str) -> None:
-        if about not in self._told:
-            self._told.add(about)
-            warnings.warn(message, stacklevel=4)
-
     def _record(
         self, trials: Sequence[Trial], trial: Trial, *, error: bool = False, began: bool = False
     ) -> None:
         """Store a trial; one that neither reported nor failed has nothing to store."""
         self._stored.current = {each.trial_id for each in trials}
-        last = trial.run_metadata.last_result
-        result = last if "training_iteration" in last else {}
+        result = last_result(trial)
         places = range(len(self._policies_of(trial)))
         for place, report in members_in(result).items() if places else ():
             self._last[member_id(trial.trial_id, place)] = report
@@ -264,8 +260,9 @@ class RecordRuns(Callback):
         if name in self._ended:
             return
         with self._recording(trial):
-            ray_says = of_trial(trial.run_metadata.last_result)
-            report = {**self._last[name], **ray_says} if name in self._last else {}
+            report = {}
+            if name in self._last:
+                report = {**self._last[name], **ray_fields(last_result(trial))}
             if report or error:
                 self._add(self._run_of(trial, report, error=error, place=place))
         self._ended.add(name)
@@ -277,7 +274,7 @@ class RecordRuns(Callback):
             reports = self._reports.setdefault(name, Reports())
             reports.add(result)
             for about, complaint in reports.complaints.items():
-                self._tell(about, f"reported {about} is left out: {complaint}")
+                self._warn(about, f"reported {about} is left out: {complaint}", stacklevel=3)
 
     def _add(self, run: Run | None) -> None:
         if run is not None:
@@ -297,17 +294,18 @@ class RecordRuns(Callback):
         if run is not None:
             return dataclasses.replace(
                 run,
-                status=outcome(result, error=error),
+                status=final_status(result, error=error),
                 source=self._source,
                 notes={**run.notes, **notes},
             )
         config = trial.config
         policy = self._policy_of(config, place)
         if policy is None:
-            self._tell(
+            self._warn(
                 POLICY,
                 f"trials without an LR policy are not recorded: give config[{POLICY!r}], or "
                 "RecordRuns(policy=function of the config)",
+                stacklevel=3,
             )
             return None
         names = self._names_of(config)
@@ -334,10 +332,11 @@ class RecordRuns(Callback):
         for what, given in self._names.items():
             known = given or recorded_name(config.get(what))
             if known is None:
-                self._tell(
+                self._warn(
                     what,
                     f"trials of an unknown {what} are not recorded: give config[{what!r}], or "
                     f"RecordRuns({what}=…)",
+                    stacklevel=3,
                 )
                 return None
             names[what] = known
@@ -364,7 +363,7 @@ class RecordRuns(Callback):
         return None
 
     def _status(self, trial: Trial, result: Mapping[str, Any], error: bool) -> str:
-        status = outcome(
+        status = final_status(
             {**flatten_dict(dict(result)), **result},  # criteria may name a level: eval/top1
             error=error,
             metric=self._metric,
@@ -384,6 +383,6 @@ _OVER = (Trial.TERMINATED, Trial.ERROR)
 
 
 def _seed(config: Mapping[str, Any]) -> int | None:
-    """The seed that the config says; Ray's Repeater counts on from it."""
+    """The seed of a config; Ray's Repeater counts on from it."""
     seed, index = finite(config.get("seed")), finite(config.get(TRIAL_INDEX))
     return None if seed is None and index is None else int(seed or 0) + int(index or 0)

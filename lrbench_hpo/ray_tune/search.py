@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,12 +11,14 @@ import optuna
 from lrbench_hpo.database import opened
 from lrbench_hpo.errors import LRBenchError, MissingExtraError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.ray_tune.cluster import CONNECT_PATIENCE, Share
 from lrbench_hpo.ray_tune.on_worker import (
     check_on_worker,
     measure_on_worker,
     range_test_on_worker,
     train_on_worker,
 )
+from lrbench_hpo.ray_tune.ray_internals import experiment_exists
 from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
 from lrbench_hpo.ray_tune.trainable import Train
 from lrbench_hpo.records.member_reports import MEMBER
@@ -28,11 +29,9 @@ from lrbench_hpo.study import results as outcomes
 
 with MissingExtraError.unless_installed("ray", "ray"):
     import ray
-    from pyarrow.fs import FileSelector, FileSystem  # type: ignore[import-untyped]
     from ray import tune
     from ray.exceptions import RayTaskError
     from ray.tune.schedulers import TrialScheduler
-from lrbench_hpo.ray_tune.cluster import CONNECT_PATIENCE, Share
 
 _MAX_FAILURES = 3  # of a trial: lost nodes and workers; it goes on from its last checkpoint
 
@@ -80,7 +79,8 @@ def stored_trainings(
     task = Task.from_dict(checked["task"])
     with opened(database) as db:
         runs = db.find(
-            *(task.dataset, task.model),
+            task.dataset,
+            task.model,
             source=own_source(),
             status="complete",
             imported=False,
@@ -135,7 +135,7 @@ def run(
         checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         storage_path=storage,
         callbacks=list(callbacks),
-        resume="AUTO" if _begun(storage, name) else None,
+        resume="AUTO" if experiment_exists(storage, name) else None,
         verbose=0,
     )
     found: list[Any] = analysis.trials
@@ -208,17 +208,3 @@ def _on_worker(
         if isinstance(cause, LRBenchError):
             raise type(cause)(str(cause)) from None
         raise
-
-
-def _begun(storage: str | None, name: str | None) -> bool:
-    """Whether there is an experiment of that name to go on with."""
-    if name is None:
-        return False
-    folder = storage or str(Path("~/ray_results").expanduser())
-    try:
-        # `Tuner.can_restore` knows only what a Tuner has begun, not what `tune.run` has.
-        system, path = FileSystem.from_uri(f"{folder.rstrip('/')}/{name}")
-        found = system.get_file_info(FileSelector(path, allow_not_found=True))
-    except (OSError, ValueError):
-        return True  # Ray, which knows more kinds of storage, looks itself
-    return any(file.base_name.startswith("experiment_state-") for file in found)

@@ -71,11 +71,11 @@ def members_in(result: Mapping[str, Any] | None) -> dict[int, dict[str, Any]]:
         if isinstance(place, int) and not isinstance(place, bool) and place >= 0:
             found[place] = {
                 **{name: value for name, value in report.items() if name != MEMBER},
-                **of_trial(result),
+                **ray_fields(result),
             }
     return found
 
 
-def of_trial(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What Ray says of a trial beside its report, which holds for all of its policies."""
+def ray_fields(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that Ray adds to a trial's report, which hold for all of its policies."""
     return {name: result[name] for name in ("training_iteration", "done") if name in result}

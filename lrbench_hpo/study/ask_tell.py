@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.member_reports import MEMBER, host_of
-from lrbench_hpo.records.reports import Ended
+from lrbench_hpo.records.reports import TrialOutcome
 from lrbench_hpo.study import results as outcomes
 from lrbench_hpo.study.points import POLICY, Point
 from lrbench_hpo.study.settings import StudySettings
@@ -126,14 +126,14 @@ class AskTell:
             warnings.simplefilter("ignore", UserWarning)
             trial.report(self.sign * value, iteration)
 
-    def recall(self, trial_id: str, end: Ended) -> int:
+    def recall(self, trial_id: str, end: TrialOutcome) -> int:
         """End a live trial with a result that was stored; its number in the study."""
         number = self._numbers[trial_id]
         self._live[trial_id].set_user_attr("recalled", True)
         self.tell(trial_id, end)
         return number
 
-    def tell(self, trial_id: str, end: Ended) -> None:
+    def tell(self, trial_id: str, end: TrialOutcome) -> None:
         """End a trial; one that had failed, and was run again, gets its result after all."""
         if trial_id in self._expected:
             self.add(self._expected.pop(trial_id), end, trial_id=trial_id)
@@ -176,7 +176,7 @@ class AskTell:
     def add(
         self,
         point: Point,
-        end: Ended,
+        end: TrialOutcome,
         reports: Mapping[int, float] | None = None,
         *,
         trial_id: str | None = None,
@@ -197,7 +197,7 @@ class AskTell:
             told |= _whose(trial_id)
         self._add(dict(point.params), dict(point.distributions), told, end, signed)
 
-    def _attributes(self, end: Ended) -> dict[str, Any]:
+    def _attributes(self, end: TrialOutcome) -> dict[str, Any]:
         if end.status == "failed":
             return {"status": "failed"}
         score = -1.0 if end.value is None else self.sign * end.value
@@ -206,7 +206,7 @@ class AskTell:
             return {**outcomes.attributes(end.run, end.status, score), "run": None}
         return {**end.metrics, "status": end.status, "score": score}
 
-    def _verdict(self, end: Ended) -> tuple[TrialState, float | Sequence[float] | None]:
+    def _verdict(self, end: TrialOutcome) -> tuple[TrialState, float | Sequence[float] | None]:
         """What Optuna is told: state and value or values."""
         if end.status == "failed":
             return TrialState.FAIL, None
@@ -220,7 +220,7 @@ class AskTell:
             return TrialState.PRUNED, None
         return TrialState.COMPLETE, self.sign * end.value
 
-    def _tell_again(self, trial_id: str, end: Ended) -> None:
+    def _tell_again(self, trial_id: str, end: TrialOutcome) -> None:
         number = self._numbers.get(trial_id)
         if number is None or end.status == "failed":
             return
@@ -238,7 +238,7 @@ class AskTell:
         params: dict[str, Any],
         ranges: dict[str, BaseDistribution],
         told: dict[str, Any],
-        end: Ended,
+        end: TrialOutcome,
         reports: Mapping[int, float],
     ) -> None:
         state, values = self._verdict(end)

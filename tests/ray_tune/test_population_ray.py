@@ -176,7 +176,7 @@ def test_policies_are_told_one_by_one_as_they_end():
             seen = {p.iteration for p in alone(policy).curve}
             assert set(trial.intermediate_values) == seen
     assert searcher.live == ()
-    assert searcher._trials.ends._seen == {}
+    assert searcher._trials.outcomes._last == {}
 
 
 @pytest.mark.parametrize(

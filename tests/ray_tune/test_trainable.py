@@ -18,7 +18,7 @@ from lrbench_hpo.errors import DataError, RecordError, TrainingError, UnknownNam
 from lrbench_hpo.ray_tune.on_worker import best_weights, check_on_worker, measure_on_worker
 from lrbench_hpo.ray_tune.trainable import Train, train
 from lrbench_hpo.records.member_reports import members_in
-from lrbench_hpo.records.reports import outcome, run_in
+from lrbench_hpo.records.reports import final_status, run_in
 from lrbench_hpo.records.score import ScoreWeights, score_run
 from lrbench_hpo.records.tasks import recipe_for
 from lrbench_hpo.training import Trainer, load_data
@@ -146,7 +146,7 @@ def test_a_trial_gives_the_trainers_numbers(plain_trial):
     assert (run.curve, dict(run.metrics)) == (expected.curve, dict(expected.metrics))
     assert (run.task, run.policy, run.seed) == (expected.task, POLICY, 0)
     assert trial.last_result["score"] == score_run(expected, ScoreWeights())
-    assert outcome(trial.last_result) == run.status == "complete"
+    assert final_status(trial.last_result) == run.status == "complete"
     assert run.environment["threads"] == 1
 
 
@@ -249,7 +249,7 @@ def test_a_damaged_checkpoint_is_one_line(here, tmp_path):
 def test_a_diverged_trial_ends_without_an_error(search):
     trial = search({"model": "lenet", "lr_policy": fixed(1000.0)}).trials[0]
     assert (trial.status, trial.last_result["status"]) == ("TERMINATED", "diverged")
-    assert outcome(trial.last_result) == "diverged"
+    assert final_status(trial.last_result) == "diverged"
 
 
 def test_processes_are_reused(search):
@@ -287,7 +287,7 @@ def test_schedulers_cut_trials_and_change_no_number(search, name):
         run = run_in(trial.last_result)
         whole = trained(LRPolicy("FIX", k0=rate)).run
         assert run.curve == whole.curve[: len(run.curve)]
-        statuses.append(outcome(trial.last_result))
+        statuses.append(final_status(trial.last_result))
         assert (statuses[-1] == "complete") == (run.curve[-1].iteration == BUDGET)
     assert set(statuses) == {"complete", "pruned"}
 
@@ -310,7 +310,7 @@ def test_what_a_time_limit_ends_leaves_the_run_so_far(search):
     changes = {"max_iterations": 10**7, "evaluations": 10**5, "lr_policy": fixed(0.01)}
     trial = search(changes, stop=Enough()).trials[0]
     assert trial.status == "TERMINATED"
-    assert outcome(trial.last_result) == "pruned"
+    assert final_status(trial.last_result) == "pruned"
     assert len(run_in(trial.last_result).curve) > 1
 
 

@@ -27,7 +27,7 @@ from lrbench_hpo.exchange.originals import ORIGINAL
 from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reported_runs import Reports, diverged, reported_run
-from lrbench_hpo.records.reports import RUN, RUNNING, finite, outcome, run_in
+from lrbench_hpo.records.reports import RUN, RUNNING, final_status, finite, run_in
 from lrbench_hpo.records.run import Run
 
 SOURCE = "ray"
@@ -250,7 +250,7 @@ def _run(trial: _Trial, state: _State, foreign: Foreign, notes: dict[str, Any]) 
         running = own.status == "complete" and trial.last.get("status") == RUNNING
         return dataclasses.replace(
             own,
-            status=outcome(trial.last, error=failed) if failed or running else own.status,
+            status=final_status(trial.last, error=failed) if failed or running else own.status,
             source=foreign.source or SOURCE,
             notes={**own.notes, **notes, ORIGINAL: own.uid},
         )
@@ -322,7 +322,9 @@ def _status(trial: _Trial, state: _State, foreign: Foreign, budget: int, failed:
     metric = foreign.metric if foreign.metric in result else None
     if not failed and diverged(result, metric):
         return "diverged"
-    return outcome(result, error=failed, metric=metric, budget=budget, cut=cut, stop=state.stop)
+    return final_status(
+        result, error=failed, metric=metric, budget=budget, cut=cut, stop=state.stop
+    )
 
 
 def _time(last: Mapping[str, Any], foreign: Foreign) -> str:
