@@ -40,8 +40,8 @@ class RecordRuns(Callback):
     of any other trainable the known metrics of its reports are taken (``top1``, ``train_loss``,
     ``eval_loss``, …, and ``iteration`` and ``lr`` for the curve). A database that is away stops
     nothing: results wait in a file and follow. In an experiment that is restored or resumed,
-    trials that are stored are not stored again; trials that Ctrl-C ended are not over. Of a trial
-    that is a population each policy is a run of its own, stored as soon as it is over.
+    trials that are stored are not stored again; trials that Ctrl-C stopped have not ended. Of a
+    trial that is a population each policy is a run of its own, stored as soon as it ends.
 
     Args:
         database: URL or file of the LR database, or one that is open; ``LRBENCH_DATABASE_URL`` or

@@ -97,7 +97,7 @@ def _difference(
     here: StudyTrials,
     here_seed: int | None,
 ) -> str | None:
-    """Why a restored search is not the one that was asked for; None if it is."""
+    """Why a restored search differs from the one that was begun here; None if it does not."""
     try:
         there.ask_tell.settings.refuse_other(name, here.ask_tell.settings)
     except StudyError as error:

@@ -37,14 +37,14 @@ _MAX_FAILURES = 3  # of a trial: lost nodes and workers; it goes on from its las
 
 
 def check(
-    config: Mapping[str, Any], share: Share, tell: Callable[[str], None] | None = None
+    config: Mapping[str, Any], share: Share, notify: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
     """Load the data and build the network where trials will run, before any of them does.
 
     Args:
         config: of `lrbench_hpo.train`, without a policy.
         share: what a trial gets.
-        tell: called with a line when this takes long.
+        notify: called with a line when this takes long.
 
     Returns:
         What `check_on_worker` finds.
@@ -52,15 +52,15 @@ def check(
     Raises:
         LRBenchError: as on the worker.
     """
-    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config), tell=tell)
+    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config), notify=notify)
     return checked
 
 
 def range_test(
-    config: Mapping[str, Any], share: Share, tell: Callable[[str], None] | None = None
+    config: Mapping[str, Any], share: Share, notify: Callable[[str], None] | None = None
 ) -> RangeTest:
     """An LR range test where trials will run: `check`'s arguments, with ``max_iterations``."""
-    return RangeTest.from_dict(_on_worker(range_test_on_worker, share, dict(config), tell=tell))
+    return RangeTest.from_dict(_on_worker(range_test_on_worker, share, dict(config), notify=notify))
 
 
 def stored_trainings(
@@ -111,7 +111,7 @@ def run(
         trials: how many.
         scheduler: of trials.
         storage: folder or URL that all nodes can write to; ``~/ray_results`` when None.
-        name: of the experiment in the storage, which is gone on with if it is there; a new one of
+        name: of the experiment in the storage, which is resumed if it is there; a new one of
             Ray's choice when None.
         callbacks: of Ray Tune.
 
@@ -193,14 +193,14 @@ def test(
 
 
 def _on_worker(
-    function: Any, share: Share, *arguments: Any, tell: Callable[[str], None] | None = None
+    function: Any, share: Share, *arguments: Any, notify: Callable[[str], None] | None = None
 ) -> Any:
     """Run a function where a trial would run; its errors arrive as they are."""
     task = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus)
     reference = task.remote(*arguments)
     ready, _ = ray.wait([reference], timeout=CONNECT_PATIENCE)
-    if not ready and tell is not None:
-        tell("waiting for a worker: it starts, loads the data, or the cluster is busy")
+    if not ready and notify is not None:
+        notify("waiting for a worker: it starts, loads the data, or the cluster is busy")
     try:
         return ray.get(reference)
     except RayTaskError as error:

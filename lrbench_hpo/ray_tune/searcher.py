@@ -62,8 +62,8 @@ class LRBenchSearcher(SavedSearcher):
     `create_study`: with the same seed and one trial at a time it suggests the same policies.
 
     A trial that a scheduler cuts counts as pruned at the iteration it reached: report
-    ``iteration`` (updates so far), so that it can be told from a finished one. Ray never says of
-    trials that ``time_budget_s`` ended them: `settle` ends them in the study too.
+    ``iteration`` (updates so far), so that it is not taken for a finished one. Ray never reports
+    the end of trials that ``time_budget_s`` ended: `settle` ends them in the study too.
 
     With ``population=8`` each of Ray's trials is eight policies that are trained together on one
     GPU or one core: the trainable gets ``config["lr_policies"]``, a list of such dicts, and
@@ -255,7 +255,7 @@ class LRBenchSearcher(SavedSearcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study how a trial ended (called by Ray)."""
+        """End a trial in the study (called by Ray)."""
         trials = self._ready()
         self._is_mine(trial_id, result or {})
         trials.end(trial_id, result, error=error)
@@ -268,7 +268,7 @@ class LRBenchSearcher(SavedSearcher):
         pruned: bool = False,
         intermediate_values: list[float] | None = None,
     ) -> None:
-        """Let the search know a result from elsewhere; it counts as a trial of its own.
+        """Add a result from elsewhere; it counts as a trial of its own.
 
         Args:
             parameters: a config with ``lr_policy``, a policy, or parameters of a trial.
@@ -289,7 +289,7 @@ class LRBenchSearcher(SavedSearcher):
             self._add(self._trials.ask_tell, known)
 
     def recall(self, runs: Mapping[LRPolicy, Run]) -> None:
-        """Know the results of policies beforehand: when one is due, no trial of Ray's trains it.
+        """Take stored results of policies: when one is due, no trial of Ray's trains it.
 
         Args:
             runs: complete runs that the trainable would repeat number by number. The numbers of
@@ -336,7 +336,7 @@ class LRBenchSearcher(SavedSearcher):
         named = all(isinstance(shared[name], str) for name in ("dataset", "model"))
         options = {**self._options, "database": with_password(self._options["database"])}
         if not named:
-            # Results of nobody-knows-what are no evidence; the published ones do no harm.
+            # Results of an unknown task are no evidence; the published ones do no harm.
             options["database"] = "sqlite://"
         names = {
             name: shared[name] if isinstance(shared[name], str) else _UNNAMED
@@ -361,7 +361,7 @@ class LRBenchSearcher(SavedSearcher):
         return StudyTrials(ask_tell, outcomes, self._population)
 
     def _give(self, config: Mapping[str, Any]) -> None:
-        """Have every trial know of the task what the config does not say."""
+        """Add what the config lacks of the task to every trial's config."""
         known = {name: value for name, value in self._task.items() if value is not None}
         self._added = {name: known[name] for name in known if config.get(name) is None}
         self._added["max_iterations"] = known["max_iterations"]

@@ -190,7 +190,7 @@ def finite(value: Any) -> float | None:
 
 
 def position(result: Mapping[str, Any]) -> int | None:
-    """How far a report is: in iterations if it says so, else in reports.
+    """How far a report is: in iterations if it has them, else in reports.
 
     >>> position({"iteration": 400, "training_iteration": 2}), position({"training_iteration": 2})
     (400, 2)
@@ -214,7 +214,7 @@ def final_status(
     """How a trial ended: ``complete``, ``pruned``, ``diverged`` or ``failed``.
 
     A trial that a scheduler cut ends just like one that used up its budget; only what it has
-    reached tells them apart.
+    reached distinguishes them.
 
     Args:
         result: its last report; None when there is none.
@@ -261,6 +261,8 @@ def _reached_its_end(
         return False  # ended from outside: time was up
     if not cut:
         return True
-    limits = [*stop.items(), *(() if budget is None else [("training_iteration", budget)])]
-    numbers_reached = [(finite(result.get(name)), limit) for name, limit in limits]
-    return any(number is not None and number >= limit for number, limit in numbers_reached)
+    limits = list(stop.items())
+    if budget is not None:
+        limits.append(("training_iteration", budget))
+    reached = [(finite(result.get(name)), limit) for name, limit in limits]
+    return any(number is not None and number >= limit for number, limit in reached)

@@ -117,7 +117,7 @@ class Driven:
         self.config = searcher.suggest(trial_id)
         options = {"executor": "stream", "early_stopping": False, **options}
         self.trial = PopulationTrial(
-            *(trainer(), policies_of(self.config), BUDGET), weights=ScoreWeights(), **options
+            trainer(), policies_of(self.config), BUDGET, weights=ScoreWeights(), **options
         )
         self.count = 0
         self.last = None
@@ -341,7 +341,8 @@ def test_a_search_whose_worker_is_killed(local_ray, tmp_path):
     """All policies are told and stored once, with the numbers that they have alone."""
     searcher, killer = made(points_to_evaluate=[EXPLODES]), KillWorker()
     trials, runs = searched(
-        *(tmp_path, searcher),
+        tmp_path,
+        searcher,
         config={"checkpoint_seconds": 0},
         callbacks=[killer],
         max_failures=1,

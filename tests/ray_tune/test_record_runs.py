@@ -339,7 +339,10 @@ def test_optuna_search_with_policies_in_its_config(tmp_path, file, record):
         tune.report({"iteration": BUDGET, "top1": config["lr_policy"]["k1"] / 2})
 
     searched(
-        *(tmp_path, named, record, config),
+        tmp_path,
+        named,
+        record,
+        config,
         search_alg=search,
         num_samples=4,
     )

@@ -175,7 +175,12 @@ def test_what_asha_cuts_is_pruned_at_its_iteration(tmp_path):
         assert trial.config["decay"] == told.params["decay"]
         assert (trial.config["dataset"], trial.config["max_iterations"]) == ("digits", 400)
     assert [trial.config["lr_policy"]["k0"] for trial in done.trials] == [
-        *(0.9, 0.8, 0.1, 0.2, 0.7, 0.05)
+        0.9,
+        0.8,
+        0.1,
+        0.2,
+        0.7,
+        0.05,
     ]
     # By keyword, but for the id that a limit of live trials passes on.
     assert all(
@@ -312,8 +317,14 @@ def test_every_bad_trial_is_told_and_harms_no_other(tmp_path):
     trials = {t.user_attrs["policy"]["k0"]: t for t in by_trial(searcher).values()}
     states = {k0: trial.state.name for k0, trial in trials.items()}
     assert states == {
-        **{0.1: "COMPLETE", 0.2: "PRUNED", 0.3: "FAIL", 0.4: "FAIL"},
-        **{0.5: "FAIL", 0.6: "FAIL", 0.7: "FAIL", 0.8: "COMPLETE"},
+        0.1: "COMPLETE",
+        0.2: "PRUNED",
+        0.3: "FAIL",
+        0.4: "FAIL",
+        0.5: "FAIL",
+        0.6: "FAIL",
+        0.7: "FAIL",
+        0.8: "COMPLETE",
     }
     assert trials[0.2].user_attrs["status"] == "diverged"
     assert trials[0.2].constraints == {outcomes.CONSTRAINT: 1.0}
