@@ -8,9 +8,12 @@ import pytest
 
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reports import (
+    COSTS,
+    KNOWN_METRICS,
     METRICS,
     RUN,
     TrialOutcome,
+    best_evaluation,
     final_status,
     finite,
     position,
@@ -224,3 +227,20 @@ def test_the_experiments_stopping_criteria_are_an_end():
 def test_a_mean_over_seeds_is_complete():
     """Ray's Repeater tells one number and nothing else."""
     assert final_status({"score": 0.5}, metric="score", budget=100, cut=False) == "complete"
+
+
+def test_the_best_evaluation_is_the_first_with_the_highest_top1():
+    curve = [CurvePoint(i, top1=top1) for i, top1 in enumerate((None, 0.0, 0.5, 0.9, 0.9, None))]
+    assert best_evaluation(curve) is curve[3]
+    assert best_evaluation(curve[:2]) is curve[1]
+    assert best_evaluation(curve[:1]) is best_evaluation([]) is None
+    reports = [{"top1": 0.5}, {"iteration": 2}]
+    assert best_evaluation(reports, lambda each: each.get("top1")) is reports[0]
+
+
+def test_names_of_metrics_and_costs():
+    assert set(KNOWN_METRICS) - set(METRICS) == {"top1_std"}
+    costs = dict.fromkeys(COSTS, 1.0)
+    run = Run(Task("digits", "mlp"), POLICIES[0], 100, metrics=dict.fromkeys(KNOWN_METRICS, 0.5))
+    assert set(run.metrics) == set(KNOWN_METRICS)
+    assert set(report(a_run(cost=costs), ScoreWeights(), finished=True)) >= {*METRICS, *COSTS}
