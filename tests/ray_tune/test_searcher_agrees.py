@@ -152,7 +152,7 @@ def moments(local_ray, tmp_path_factory):
         "config": {"a": 1},
         "num_samples": 6,
         "max_concurrent_trials": 1,
-        "time_budget_s": LIMIT,
+        "time_budget_s": 10 * LIMIT,  # from the first start, for all that go on with it
     }
     keep = Keep(folder, copies, hold)
     with pytest.MonkeyPatch.context() as patch:

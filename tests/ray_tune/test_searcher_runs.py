@@ -282,7 +282,8 @@ def test_with_an_empty_config_ray_tells_nothing(tmp_path):
         def reset_config(self, config):
             return True
 
-    search(Endless, searcher, tmp_path, num_samples=3, stop={"training_iteration": 2})
+    options = {"stop": {"training_iteration": 2}, "max_concurrent_trials": 0}
+    search(Endless, searcher, tmp_path, num_samples=3, **options)
     assert searcher.told == []
     assert all(given == () and {*more} == keywords for given, more in searcher.completed)
     trials = asked(searcher)
