@@ -79,14 +79,14 @@ def asked_for(searcher):
 
 
 def accounted_for(trials, searcher, runs):
-    """Every trial ended, and is stored and told once; no policy was tried twice."""
+    """Every trial ended, and is stored and in the study once; no policy was tried twice."""
     ids = sorted(trial.trial_id for trial in trials)
     assert sorted(run.notes["ray_trial"] for run in runs) == ids
-    told = asked_for(searcher)
-    assert sorted(trial.user_attrs["trial_id"] for trial in told) == ids
-    assert TrialState.RUNNING not in {trial.state for trial in told}
+    in_study = asked_for(searcher)
+    assert sorted(trial.user_attrs["trial_id"] for trial in in_study) == ids
+    assert TrialState.RUNNING not in {trial.state for trial in in_study}
     assert max(Counter(run.policy for run in runs).values()) == 1
-    assert {trial.user_attrs["trial_id"]: trial.user_attrs["status"] for trial in told} == {
+    assert {trial.user_attrs["trial_id"]: trial.user_attrs["status"] for trial in in_study} == {
         run.notes["ray_trial"]: run.status for run in runs
     }
 

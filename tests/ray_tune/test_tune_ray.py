@@ -71,8 +71,10 @@ def search(run, ray_address) -> Run:
     """Run a search in this process, one trial at a time, on the Ray that the tests share."""
 
     def on_ray(*arguments: object) -> tuple[int, str]:
-        given = ("--ray", ray_address, "--max-concurrent", 1)
-        return run(*arguments, *given, *(() if "--storage" in arguments else ("--storage", "ray")))
+        options = ["--ray", ray_address, "--max-concurrent", 1]
+        if "--storage" not in arguments:
+            options += ["--storage", "ray"]
+        return run(*arguments, *options)
 
     return on_ray
 
