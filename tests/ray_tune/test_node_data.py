@@ -71,12 +71,13 @@ def pictures(tmp_path):
 
 
 def keepers():
-    names = [entry["name"] for entry in list_named_actors(all_namespaces=True)]
+    """Those of this job: others, of jobs before it, may not have ended yet."""
+    mine = f"data-{ray.get_runtime_context().get_job_id()}-"
     found = []
-    for name in names:
-        if name.startswith("data-"):
+    for entry in list_named_actors(all_namespaces=True):
+        if entry["name"].startswith(mine):
             try:
-                found.append(ray.get_actor(name, NAMESPACE))
+                found.append(ray.get_actor(entry["name"], NAMESPACE))
             except ValueError:
                 continue  # it ended in the meantime
     return found
