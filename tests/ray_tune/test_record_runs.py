@@ -265,8 +265,9 @@ def test_a_metric_of_ones_own_tells_what_diverged_and_what_failed(tmp_path, file
 def test_what_a_scheduler_cuts_is_pruned(tmp_path, file, record, trainable, scheduler):
     worse_and_worse = [fixed(0.09 - 0.01 * i) for i in range(8)]
     config = {"lr_policy": tune.grid_search(worse_and_worse)}
-    options = {"scheduler": scheduler(), "max_concurrent_trials": 4}
-    done = searched(tmp_path, trainable, record, config, **options)
+    # HyperBand cuts nothing when fewer trials than its bracket are there at once.
+    options = {"max_concurrent_trials": 8, "resources_per_trial": {"cpu": 2}}
+    done = searched(tmp_path, trainable, record, config, scheduler=scheduler(), **options)
     runs = {run.notes[TRIAL]: run for run in stored(file)}
     assert len(stored(file)) == len(runs) == len(done.trials) == 8
     for trial in done.trials:

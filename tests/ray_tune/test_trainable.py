@@ -278,8 +278,8 @@ SCHEDULERS = {
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_cut_trials_and_change_no_number(search, name):
     rates = tune.grid_search([fixed(rate) for rate in RATES])
-    # HyperBand cuts nothing when fewer trials than its bracket run at once.
-    options = {"scheduler": SCHEDULERS[name](), "max_concurrent_trials": 4}
+    # HyperBand cuts nothing when fewer trials than its bracket are there at once.
+    options = {"scheduler": SCHEDULERS[name](), "max_concurrent_trials": 8}
     trials = search({"lr_policy": rates}, **options).trials
     statuses = []
     for rate, trial in zip(RATES, trials, strict=True):
