@@ -4,7 +4,7 @@ python examples/cluster/search.py                       # a Ray of its own on th
 python examples/cluster/search.py --address auto        # the cluster that runs on this machine
 examples/cluster/submit.sh --trials 100 --gpus 0.25     # on a cluster, through `ray job submit`
 
-It joins a cluster only where it is told to: by --address, or by RAY_ADDRESS, which `ray job submit`
+It joins a cluster only if it is given one: by --address, or by RAY_ADDRESS, which `ray job submit`
 sets. Results go to the LR database of LRBENCH_DATABASE_URL, or to the one in the user's data folder
 of the machine that this program runs on. Run it again with the same name and it goes on where it
 was; with another --name it starts a new search.
@@ -65,10 +65,10 @@ class Lines(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        told = self.searcher.study.trials
+        in_study = self.searcher.study.trials
         for number in self.searcher.numbers(trial.trial_id):
-            score, status = (told[number].user_attrs.get(name) for name in ("score", "status"))
-            policy = lrbench_hpo.LRPolicy.from_dict(told[number].user_attrs["policy"])
+            score, status = (in_study[number].user_attrs.get(name) for name in ("score", "status"))
+            policy = lrbench_hpo.LRPolicy.from_dict(in_study[number].user_attrs["policy"])
             print(f"{trial.trial_id} {status} score {score} {policy}", flush=True)
 
     def on_trial_error(
@@ -112,7 +112,7 @@ def main() -> None:
     )
     states = [trial.status for trial in done.trials]
     failed = states.count("ERROR")
-    # The study also refuses, in one line, to have gone on with another search of this name.
+    # The study also refuses, in one line, to go on with another search of this name.
     policies = searcher.study.trials
     cut = sum(trial.state.name == "PRUNED" for trial in policies)
     ended = states.count("TERMINATED")

@@ -49,7 +49,7 @@ def connected(address: str | None = None) -> Iterator[str]:
     Args:
         address: ``host:port`` or ``auto`` of a running cluster; ``local`` for a Ray
             of one's own on this machine. When None: the environment's ``RAY_ADDRESS``, else
-            ``local``, so that nobody else's cluster is joined unasked.
+            ``local``, so that no other cluster is joined by accident.
 
     Yields:
         The address.
@@ -82,7 +82,7 @@ def connected(address: str | None = None) -> Iterator[str]:
 
 
 def checked_amounts(cpus: float | None, gpus: float | None, concurrent: int | None) -> None:
-    """Refuse what no cluster can give, before any is asked.
+    """Refuse what no cluster can give, before any is joined.
 
     Raises:
         StudyError: for such an amount.

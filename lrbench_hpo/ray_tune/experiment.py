@@ -1,4 +1,4 @@
-"""What a Ray Tune experiment says to a searcher: in its config, and only if one looks."""
+"""What a Ray Tune experiment and its searcher have in common: task, metric, own domains."""
 
 from __future__ import annotations
 
@@ -63,22 +63,22 @@ def mode_name(mode: Any) -> str | None:
 
 
 def refuse_wrong_kinds(**given: Any) -> None:
-    """Refuse arguments of a searcher that are not what their names say; None is none of them.
+    """Refuse arguments of a searcher that are of the wrong kind; None is always right.
 
     Raises:
         StudyError: naming the argument.
         RecordError: for a number below 1.
     """
-    for name, (kind, words) in _KINDS.items():
+    for name, (kind, expected) in _KINDS.items():
         if given[name] is not None and not isinstance(given[name], kind):
-            raise StudyError(f"{name}={given[name]!r}: expected {words}")
+            raise StudyError(f"{name}={given[name]!r}: expected {expected}")
     for name in ("max_iterations", "batch_size"):
         if given[name] is not None:
             checks.whole(name, given[name])
 
 
 def agreed(mine: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a searcher and its experiment's config say of the task, together.
+    """The task, from a searcher and its experiment's config together.
 
     Raises:
         StudyError: where they contradict each other.

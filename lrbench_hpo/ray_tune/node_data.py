@@ -44,7 +44,7 @@ def shared_data(
     """`load_data`, but once for all workers of a Ray job on the same node.
 
     An actor of the job loads the data into the node's shared memory, from where every worker
-    reads them without a copy; it ends by itself when nobody has asked for a while. Outside a Ray
+    reads them without a copy; it ends by itself when it was not used for a while. Outside a Ray
     worker, and for data given as an object, this is `load_data`.
 
     Args:
@@ -56,7 +56,7 @@ def shared_data(
 
     Raises:
         DataError: for data that is missing, unreadable or inconsistent.
-        UnknownNameError: for a name that nobody knows, with the nearest ones.
+        UnknownNameError: for an unknown name, with the nearest ones.
 
     >>> len(shared_data("digits").train)
     1221
@@ -132,7 +132,7 @@ def _ask_keeper(arguments: Mapping[str, Any], idle_seconds: float) -> dict[str, 
 
 
 def _image_data(shared: Mapping[str, Any]) -> ImageData:
-    """Tensors on the node's own memory, which nobody may write to."""
+    """Tensors on the node's own memory, which is read-only."""
     import torch
 
     from lrbench_hpo.training import ImageData, Samples
@@ -148,12 +148,12 @@ def _image_data(shared: Mapping[str, Any]) -> ImageData:
 
 @ray.remote(num_cpus=0, max_restarts=0)
 class Keeper:
-    """Holds one data set in the shared memory of its node, until nobody asks for it any more."""
+    """Holds one data set in the shared memory of its node, until it has been idle for a while."""
 
     def __init__(self, arguments: dict[str, Any], idle_seconds: float) -> None:
         self._arguments = arguments
         self._idle_seconds = idle_seconds
-        self._asked = time.monotonic()
+        self._used = time.monotonic()
         self._reference: ray.ObjectRef[Any] | None = None
         self._loads = 0
         self._me = ray.get_runtime_context().current_actor
@@ -164,7 +164,7 @@ class Keeper:
         if self._reference is None:
             self._reference = ray.put(_arrays(_loaded(self._arguments)))
             self._loads += 1
-        self._asked = time.monotonic()
+        self._used = time.monotonic()
         return [self._reference]
 
     def loads(self) -> int:
@@ -172,15 +172,15 @@ class Keeper:
         return self._loads
 
     def leave_if_idle(self) -> None:
-        """End this actor, unless somebody asked in the meantime."""
-        if time.monotonic() - self._asked >= self._idle_seconds:
+        """End this actor, unless it was used in the meantime."""
+        if time.monotonic() - self._used >= self._idle_seconds:
             ray.actor.exit_actor()
 
     def _watch(self) -> None:
         # Through the actor's own queue, so that it never ends while it answers.
-        with contextlib.suppress(RayError):  # what the last call gives: the actor is gone
+        with contextlib.suppress(RayError):  # of the last call: the actor has ended
             while True:
-                time.sleep(max(self._asked + self._idle_seconds - time.monotonic(), 0.1))
+                time.sleep(max(self._used + self._idle_seconds - time.monotonic(), 0.1))
                 ray.get(self._me.leave_if_idle.remote())
 
 

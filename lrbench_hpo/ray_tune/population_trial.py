@@ -34,7 +34,7 @@ class PopulationTrial:
         max_iterations: the budget of each, in iterations.
         weights: of the score.
         executor: as in `Population`.
-        early_stopping: whether policies that fall behind the others are let go.
+        early_stopping: whether policies that fall behind the others are stopped.
 
     Attributes:
         has_new_best: whether a policy has ended best of all since the state was last taken.
@@ -62,7 +62,7 @@ class PopulationTrial:
         self._kept: dict[int, Mapping[str, Tensor]] = {}
         self._moved: set[int] = set()
         self.has_new_best = False
-        self._tell_all = False
+        self._report_all = False
         self._population = self._made(executor)
         self._fill()
 
@@ -91,14 +91,14 @@ class PopulationTrial:
         """The trial so far: the same keys every time.
 
         Its metrics are those of the best policy so far, so that every report has what schedulers
-        compare; ``iteration`` is how far its policies have come in the mean, where one that is over
-        has come to the end of its budget. ``members`` holds the reports of those that moved since
+        compare; ``iteration`` is the mean of its policies, where one that has ended counts with its
+        whole budget. ``members`` holds the reports of those that moved since
         the last one (of all, when the trial is over or was restored).
         """
         runs = self._runs()
         best = max(runs, key=lambda number: self._rank(runs[number]))
-        told = runs.keys() if self.finished or self._tell_all else self._moved & runs.keys()
-        self._moved, self._tell_all = set(), False
+        reported = runs.keys() if self.finished or self._report_all else self._moved & runs.keys()
+        self._moved, self._report_all = set(), False
         shown = report(runs[best], self._weights, finished=self.finished)
         del shown[RUN]  # it is among the members'
         iteration = self._iteration()
@@ -116,7 +116,7 @@ class PopulationTrial:
             MEMBERS: as_text(
                 {
                     number: report(runs[number], self._weights, finished=number in self._ended)
-                    for number in told
+                    for number in reported
                 }
             ),
         }
@@ -157,7 +157,7 @@ class PopulationTrial:
             number: {name: value.clone() for name, value in weights.items()}
             for number, weights in state["weights"].items()
         }
-        self._moved, self._tell_all = set(), True
+        self._moved, self._report_all = set(), True
         self._fill()
 
     def _made(self, executor: str) -> Population:
@@ -180,7 +180,7 @@ class PopulationTrial:
         return {number: run for number, run in runs.items() if run.curve} | self._ended
 
     def _losing(self, moved: Sequence[Member]) -> list[Member]:
-        """Those of the policies evaluated just now that are not worth their end."""
+        """The policies evaluated just now that are predicted to lose, and are stopped."""
         if not self._early_stopping:
             return []
         rule = StoppingRule()
@@ -221,7 +221,7 @@ class PopulationTrial:
         return whole, score_run(run, self._weights)
 
     def _iteration(self) -> int:
-        """How far the policies have come in the mean; those that are over are through."""
+        """The mean iteration of the policies; one that has ended counts with its whole budget."""
         through = len(self._ended) * self._budget
         under_way = sum(member.iteration for member in self._population.members)
         return (through + under_way) // len(self._policies)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,19 +14,20 @@ from lrbench_hpo.database.location import database_url, with_password, without_p
 from lrbench_hpo.database.run_store import RunStore
 from lrbench_hpo.errors import MissingExtraError, StudyError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.ray_tune.ray_internals import last_result
 from lrbench_hpo.ray_tune.stored_trials import StoredTrials
-from lrbench_hpo.ray_tune.trial_config import TRIAL_INDEX
-from lrbench_hpo.records.member_reports import POLICIES, member_id, members_in, of_trial
-from lrbench_hpo.records.reported_runs import Reports, diverged, recorded_name, reported_run
-from lrbench_hpo.records.reports import RUN, finite, outcome, run_in
+from lrbench_hpo.ray_tune.trial_runs import TrialRuns
+from lrbench_hpo.records.member_reports import member_id, members_in, ray_fields
+from lrbench_hpo.records.reported_runs import Reports
+from lrbench_hpo.records.reports import RUN
 from lrbench_hpo.records.run import STATUSES, Run, own_source
+from lrbench_hpo.records.warn_once import WarnOnce
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune import Callback
     from ray.tune.experiment import Trial
-    from ray.tune.utils import flatten_dict
 
-POLICY = "lr_policy"
+_OVER = (Trial.TERMINATED, Trial.ERROR)
 
 
 class RecordRuns(Callback):
@@ -38,8 +38,8 @@ class RecordRuns(Callback):
     of any other trainable the known metrics of its reports are taken (``top1``, ``train_loss``,
     ``eval_loss``, …, and ``iteration`` and ``lr`` for the curve). A database that is away stops
     nothing: results wait in a file and follow. In an experiment that is restored or resumed,
-    trials that are stored are not stored again; trials that Ctrl-C ended are not over. Of a trial
-    that is a population each policy is a run of its own, stored as soon as it is over.
+    trials that are stored are not stored again; trials that Ctrl-C stopped have not ended. Of a
+    trial that is a population each policy is a run of its own, stored as soon as it ends.
 
     Args:
         database: URL or file of the LR database, or one that is open; ``LRBENCH_DATABASE_URL`` or
@@ -79,14 +79,11 @@ class RecordRuns(Callback):
         if folder is not None and not isinstance(folder, (str, Path)):
             raise StudyError(f"folder={type(folder).__name__}: expected a folder's path")
         self._database = database
-        self._names = {"dataset": dataset, "model": model}
-        self._policy = policy
         self._source = checks.name("source", own_source() if source is None else source)
-        self._metric = metric
+        self._runs = TrialRuns(dataset, model, policy, source=self._source, metric=metric)
         self._folder = folder
         self._store: RunStore | None = None
-        self._stop: Mapping[str, Any] = {}
-        self._told: set[str] = set()
+        self._warn = WarnOnce()
         self._resumed = False
         self._begin()
 
@@ -119,7 +116,7 @@ class RecordRuns(Callback):
         if not self._resumed:
             self._begin()
         self._resumed = False
-        self._stop = stop if isinstance(stop, Mapping) else {}
+        self._runs.stop = stop if isinstance(stop, Mapping) else {}
         self._store = None
         self._opened()  # before the first trial: what cannot work ends here
 
@@ -137,7 +134,7 @@ class RecordRuns(Callback):
         with self._recording(trial):
             if result.get("done"):  # Ray leaves it out where the trainable just returns
                 self._cut.add(trial.trial_id)
-            if not self._policies_of(trial):
+            if not self._runs.policies_of(trial.config):
                 self._note(trial.trial_id, result)
                 return
             for place, report in members_in(result).items():
@@ -161,7 +158,7 @@ class RecordRuns(Callback):
         self._record(trials, trial, error=True)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Store what ended without a word, and what waits (called by Ray)."""
+        """Store trials whose end Ray did not report, and what waits (called by Ray)."""
         # As when the time budget is up; after a restore also what was never recorded.
         for trial in trials:
             if trial.status in _OVER and trial.trial_id not in self._ended:
@@ -171,7 +168,7 @@ class RecordRuns(Callback):
                 self._opened().flush()
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Store what waits, and let go of the database (called by Ray)."""
+        """Store what waits, and close the database (called by Ray)."""
         if self._store is None:
             return
         with self._recording():
@@ -231,26 +228,20 @@ class RecordRuns(Callback):
             reason = " ".join(str(error).split()) or type(error).__name__
             warnings.warn(f"{what} not recorded: {reason}", stacklevel=4)
 
-    def _tell(self, about: str, message: str) -> None:
-        if about not in self._told:
-            self._told.add(about)
-            warnings.warn(message, stacklevel=4)
-
     def _record(
         self, trials: Sequence[Trial], trial: Trial, *, error: bool = False, began: bool = False
     ) -> None:
         """Store a trial; one that neither reported nor failed has nothing to store."""
         self._stored.current = {each.trial_id for each in trials}
-        last = trial.run_metadata.last_result
-        result = last if "training_iteration" in last else {}
-        places = range(len(self._policies_of(trial)))
+        result = last_result(trial)
+        places = range(len(self._runs.policies_of(trial.config)))
         for place, report in members_in(result).items() if places else ():
             self._last[member_id(trial.trial_id, place)] = report
         for place in places:
             self._record_member(trial, place, error=error or (began and not result))
         with self._recording(trial):
             if not places and (result or error or began):
-                self._add(self._run_of(trial, result, error=error or not result))
+                self._add(trial, result, error=error or not result)
         names = {trial.trial_id, *(member_id(trial.trial_id, place) for place in places)}
         self._ended = (self._ended - names) | {trial.trial_id}
         self._cut.discard(trial.trial_id)
@@ -264,10 +255,11 @@ class RecordRuns(Callback):
         if name in self._ended:
             return
         with self._recording(trial):
-            ray_says = of_trial(trial.run_metadata.last_result)
-            report = {**self._last[name], **ray_says} if name in self._last else {}
+            report = {}
+            if name in self._last:
+                report = {**self._last[name], **ray_fields(last_result(trial))}
             if report or error:
-                self._add(self._run_of(trial, report, error=error, place=place))
+                self._add(trial, report, error=error, place=place)
         self._ended.add(name)
         self._last.pop(name, None)
 
@@ -277,113 +269,24 @@ class RecordRuns(Callback):
             reports = self._reports.setdefault(name, Reports())
             reports.add(result)
             for about, complaint in reports.complaints.items():
-                self._tell(about, f"reported {about} is left out: {complaint}")
+                self._warn(about, f"reported {about} is left out: {complaint}", stacklevel=3)
 
-    def _add(self, run: Run | None) -> None:
+    def _add(
+        self, trial: Trial, result: Mapping[str, Any], *, error: bool, place: int | None = None
+    ) -> None:
+        """Store the run of a trial, or of the policy at a place of a population."""
+        name = trial.trial_id if place is None else member_id(trial.trial_id, place)
+        run = self._runs.run_of(
+            trial.config,
+            result,
+            self._reports.get(name) or Reports(),
+            notes=self._stored.notes(trial.trial_id, place),
+            error=error,
+            cut=trial.trial_id in self._cut,
+            place=place,
+        )
         if run is not None:
             self._opened().add(run)
 
-    def _run_of(
-        self,
-        trial: Trial,
-        result: Mapping[str, Any],
-        *,
-        error: bool,
-        place: int | None = None,
-    ) -> Run | None:
-        """The run of a trial, or of the policy at a place of a population."""
-        notes = self._stored.notes(trial.trial_id, place)
-        run = run_in(result)
-        if run is not None:
-            return dataclasses.replace(
-                run,
-                status=outcome(result, error=error),
-                source=self._source,
-                notes={**run.notes, **notes},
-            )
-        config = trial.config
-        policy = self._policy_of(config, place)
-        if policy is None:
-            self._tell(
-                POLICY,
-                f"trials without an LR policy are not recorded: give config[{POLICY!r}], or "
-                "RecordRuns(policy=function of the config)",
-            )
-            return None
-        names = self._names_of(config)
-        if names is None:
-            return None
-        name = trial.trial_id if place is None else member_id(trial.trial_id, place)
-        return reported_run(
-            config,
-            policy,
-            self._reports.get(name) or Reports(),
-            self._status(trial, result, error),
-            dataset=names["dataset"],
-            model=names["model"],
-            result=result,
-            budget=self._budget(config, result),
-            seed=_seed(config),
-            source=self._source,
-            notes=notes,
-        )
-
-    def _names_of(self, config: Mapping[str, Any]) -> dict[str, str] | None:
-        """What data set and model are recorded as; None when either is unknown."""
-        names = {}
-        for what, given in self._names.items():
-            known = given or recorded_name(config.get(what))
-            if known is None:
-                self._tell(
-                    what,
-                    f"trials of an unknown {what} are not recorded: give config[{what!r}], or "
-                    f"RecordRuns({what}=…)",
-                )
-                return None
-            names[what] = known
-        return names
-
-    def _policies_of(self, trial: Trial) -> Sequence[Any]:
-        """The policies of a trial that is a population; none of any other trial."""
-        found = trial.config.get(POLICIES) if self._policy is None else None
-        return found if isinstance(found, (list, tuple)) else ()
-
-    def _policy_of(self, config: dict[str, Any], place: int | None) -> LRPolicy | None:
-        if place is not None:
-            found = config[POLICIES][place]
-        else:
-            found = config.get(POLICY) if self._policy is None else self._policy(config)
-        if found is None or isinstance(found, LRPolicy):
-            return found
-        return LRPolicy.from_dict(found)
-
-    def _budget(self, config: Mapping[str, Any], result: Mapping[str, Any]) -> int | None:
-        for given in (config.get("max_iterations"), result.get("max_iterations")):
-            if (budget := finite(given)) is not None and budget >= 1:
-                return int(budget)
-        return None
-
-    def _status(self, trial: Trial, result: Mapping[str, Any], error: bool) -> str:
-        status = outcome(
-            {**flatten_dict(dict(result)), **result},  # criteria may name a level: eval/top1
-            error=error,
-            metric=self._metric,
-            budget=self._budget(trial.config, result),
-            cut=trial.trial_id in self._cut,
-            stop=self._stop,
-        )
-        if status in {"complete", "pruned"} and diverged(result, self._metric):
-            return "diverged"
-        return status
-
     def _already(self, database: Database, run: Run) -> bool:
         return self._stored.already(database, run)
-
-
-_OVER = (Trial.TERMINATED, Trial.ERROR)
-
-
-def _seed(config: Mapping[str, Any]) -> int | None:
-    """The seed that the config says; Ray's Repeater counts on from it."""
-    seed, index = finite(config.get("seed")), finite(config.get(TRIAL_INDEX))
-    return None if seed is None and index is None else int(seed or 0) + int(index or 0)

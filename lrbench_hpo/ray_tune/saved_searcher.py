@@ -9,13 +9,13 @@ from typing import Any, Self
 from lrbench_hpo.errors import MissingExtraError, StudyError
 from lrbench_hpo.prior.question import Question
 from lrbench_hpo.ray_tune.experiment import flat
-from lrbench_hpo.ray_tune.member_trials import MemberTrials
 from lrbench_hpo.ray_tune.ray_internals import (
+    accept_reports_without_metric,
     controller,
-    last_words,
-    ray_trials,
-    take_reports_without_metric,
+    last_report,
+    trials_by_id,
 )
+from lrbench_hpo.ray_tune.study_trials import StudyTrials
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray import cloudpickle
@@ -27,13 +27,13 @@ class SavedSearcher(Searcher):
 
     _question: Question
     _seed: int | None
-    _trials: MemberTrials | None = None
+    _trials: StudyTrials | None = None
     _population: int | None = None
     _restored = False
     _refusal: str | None = None
 
     def get_state(self) -> dict[str, Any]:
-        """All there is to save; no connection, no password."""
+        """The state to save, without a connection and without a password."""
         return self.__getstate__()
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class SavedSearcher(Searcher):
         Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.get_state()))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on from a file of `save`; like all of Ray's files it must come from a friend."""
+        """Go on from a file of `save`: a pickle, so read only files that you trust."""
         began, seed = self._trials, self._seed
         self.set_state(cloudpickle.loads(Path(checkpoint_path).read_bytes()))
         self._restored = True
@@ -54,24 +54,25 @@ class SavedSearcher(Searcher):
             # Not raised here: Ray would only log it, and begin anew in the same folder.
             self._refusal = _difference(name, self._trials, self._seed, began, seed)
 
-    def _reconcile(self, trials: MemberTrials, *, restored: bool = False) -> None:
+    def _reconcile(self, trials: StudyTrials, *, restored: bool = False) -> None:
         """Make the study agree with the trials that Ray really has.
 
-        Some end without a word (time was up, an experiment before this one), and of a driver
-        that was killed, the files of searcher and trials may be from different moments.
+        Ray does not report the end of some trials (time was up, an experiment before this one),
+        and after a driver was killed, the files of searcher and trials may be from different
+        moments.
         """
-        theirs = ray_trials(controller())
+        theirs = trials_by_id(controller())
         if theirs is None:
             return
         for trial_id in trials.live:
             if trial_id not in theirs:
                 self.on_trial_complete(trial_id)
             elif theirs[trial_id].is_finished():
-                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
+                self.on_trial_complete(trial_id, *last_report(theirs[trial_id]))
         for trial_id in theirs.keys() - trials.known if restored else ():
-            trials.expect(trial_id, flat(theirs[trial_id].config, trials.asked.own))
+            trials.expect(trial_id, flat(theirs[trial_id].config, trials.ask_tell.own))
             if theirs[trial_id].is_finished():
-                self.on_trial_complete(trial_id, *last_words(theirs[trial_id]))
+                self.on_trial_complete(trial_id, *last_report(theirs[trial_id]))
 
     def __getstate__(self) -> dict[str, Any]:
         of_this_process = {"_restored", "_refusal"}
@@ -80,7 +81,7 @@ class SavedSearcher(Searcher):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        take_reports_without_metric()
+        accept_reports_without_metric()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A copy within the process keeps the password that a file must not hold.
@@ -91,14 +92,14 @@ class SavedSearcher(Searcher):
 
 def _difference(
     name: str,
-    there: MemberTrials,
+    there: StudyTrials,
     there_seed: int | None,
-    here: MemberTrials,
+    here: StudyTrials,
     here_seed: int | None,
 ) -> str | None:
-    """Why a restored search is not the one that was asked for; None if it is."""
+    """Why a restored search differs from the one that was begun here; None if it does not."""
     try:
-        there.asked.settings.refuse_other(name, here.asked.settings)
+        there.ask_tell.settings.refuse_other(name, here.ask_tell.settings)
     except StudyError as error:
         return str(error)
     if there.population != here.population:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,12 +11,14 @@ import optuna
 from lrbench_hpo.database import opened
 from lrbench_hpo.errors import LRBenchError, MissingExtraError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.ray_tune.cluster import CONNECT_PATIENCE, Share
 from lrbench_hpo.ray_tune.on_worker import (
     check_on_worker,
     measure_on_worker,
     range_test_on_worker,
     train_on_worker,
 )
+from lrbench_hpo.ray_tune.ray_internals import experiment_exists
 from lrbench_hpo.ray_tune.searcher import LRBenchSearcher
 from lrbench_hpo.ray_tune.trainable import Train
 from lrbench_hpo.records.member_reports import MEMBER
@@ -28,24 +29,22 @@ from lrbench_hpo.study import results as outcomes
 
 with MissingExtraError.unless_installed("ray", "ray"):
     import ray
-    from pyarrow.fs import FileSelector, FileSystem  # type: ignore[import-untyped]
     from ray import tune
     from ray.exceptions import RayTaskError
     from ray.tune.schedulers import TrialScheduler
-from lrbench_hpo.ray_tune.cluster import CONNECT_PATIENCE, Share
 
 _MAX_FAILURES = 3  # of a trial: lost nodes and workers; it goes on from its last checkpoint
 
 
 def check(
-    config: Mapping[str, Any], share: Share, tell: Callable[[str], None] | None = None
+    config: Mapping[str, Any], share: Share, notify: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
     """Load the data and build the network where trials will run, before any of them does.
 
     Args:
         config: of `lrbench_hpo.train`, without a policy.
         share: what a trial gets.
-        tell: called with a line when this takes long.
+        notify: called with a line when this takes long.
 
     Returns:
         What `check_on_worker` finds.
@@ -53,15 +52,15 @@ def check(
     Raises:
         LRBenchError: as on the worker.
     """
-    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config), tell=tell)
+    checked: dict[str, Any] = _on_worker(check_on_worker, share, dict(config), notify=notify)
     return checked
 
 
 def range_test(
-    config: Mapping[str, Any], share: Share, tell: Callable[[str], None] | None = None
+    config: Mapping[str, Any], share: Share, notify: Callable[[str], None] | None = None
 ) -> RangeTest:
     """An LR range test where trials will run: `check`'s arguments, with ``max_iterations``."""
-    return RangeTest.from_dict(_on_worker(range_test_on_worker, share, dict(config), tell=tell))
+    return RangeTest.from_dict(_on_worker(range_test_on_worker, share, dict(config), notify=notify))
 
 
 def stored_trainings(
@@ -80,7 +79,8 @@ def stored_trainings(
     task = Task.from_dict(checked["task"])
     with opened(database) as db:
         runs = db.find(
-            *(task.dataset, task.model),
+            task.dataset,
+            task.model,
             source=own_source(),
             status="complete",
             imported=False,
@@ -111,7 +111,7 @@ def run(
         trials: how many.
         scheduler: of trials.
         storage: folder or URL that all nodes can write to; ``~/ray_results`` when None.
-        name: of the experiment in the storage, which is gone on with if it is there; a new one of
+        name: of the experiment in the storage, which is resumed if it is there; a new one of
             Ray's choice when None.
         callbacks: of Ray Tune.
 
@@ -135,7 +135,7 @@ def run(
         checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         storage_path=storage,
         callbacks=list(callbacks),
-        resume="AUTO" if _begun(storage, name) else None,
+        resume="AUTO" if experiment_exists(storage, name) else None,
         verbose=0,
     )
     found: list[Any] = analysis.trials
@@ -193,14 +193,14 @@ def test(
 
 
 def _on_worker(
-    function: Any, share: Share, *arguments: Any, tell: Callable[[str], None] | None = None
+    function: Any, share: Share, *arguments: Any, notify: Callable[[str], None] | None = None
 ) -> Any:
     """Run a function where a trial would run; its errors arrive as they are."""
     task = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus)
     reference = task.remote(*arguments)
     ready, _ = ray.wait([reference], timeout=CONNECT_PATIENCE)
-    if not ready and tell is not None:
-        tell("waiting for a worker: it starts, loads the data, or the cluster is busy")
+    if not ready and notify is not None:
+        notify("waiting for a worker: it starts, loads the data, or the cluster is busy")
     try:
         return ray.get(reference)
     except RayTaskError as error:
@@ -208,17 +208,3 @@ def _on_worker(
         if isinstance(cause, LRBenchError):
             raise type(cause)(str(cause)) from None
         raise
-
-
-def _begun(storage: str | None, name: str | None) -> bool:
-    """Whether there is an experiment of that name to go on with."""
-    if name is None:
-        return False
-    folder = storage or str(Path("~/ray_results").expanduser())
-    try:
-        # `Tuner.can_restore` knows only what a Tuner has begun, not what `tune.run` has.
-        system, path = FileSystem.from_uri(f"{folder.rstrip('/')}/{name}")
-        found = system.get_file_info(FileSelector(path, allow_not_found=True))
-    except (OSError, ValueError):
-        return True  # Ray, which knows more kinds of storage, looks itself
-    return any(file.base_name.startswith("experiment_state-") for file in found)

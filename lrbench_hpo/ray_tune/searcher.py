@@ -26,19 +26,19 @@ from lrbench_hpo.ray_tune.experiment import (
     refuse_wrong_kinds,
     with_levels,
 )
-from lrbench_hpo.ray_tune.member_trials import MemberTrials
 from lrbench_hpo.ray_tune.ray_internals import (
+    accept_reports_without_metric,
     controller,
     experiment_spec,
-    given_to_run,
+    metric_and_mode_of_run,
     refuse_population_based_training,
     refuse_repeater,
-    take_reports_without_metric,
 )
 from lrbench_hpo.ray_tune.saved_searcher import SavedSearcher
-from lrbench_hpo.ray_tune.trial_ends import TrialEnds
+from lrbench_hpo.ray_tune.study_trials import StudyTrials
+from lrbench_hpo.ray_tune.trial_outcomes import TrialOutcomes
 from lrbench_hpo.records.range_test import RangeTest
-from lrbench_hpo.records.reports import Ended, ended
+from lrbench_hpo.records.reports import TrialOutcome
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import ScoreWeights, score_run
 from lrbench_hpo.study.ask_tell import AskTell
@@ -62,8 +62,8 @@ class LRBenchSearcher(SavedSearcher):
     `create_study`: with the same seed and one trial at a time it suggests the same policies.
 
     A trial that a scheduler cuts counts as pruned at the iteration it reached: report
-    ``iteration`` (updates so far), so that it can be told from a finished one. Ray never says of
-    trials that ``time_budget_s`` ended them: `settle` ends them in the study too.
+    ``iteration`` (updates so far), so that it is not taken for a finished one. Ray never reports
+    the end of trials that ``time_budget_s`` ended: `settle` ends them in the study too.
 
     With ``population=8`` each of Ray's trials is eight policies that are trained together on one
     GPU or one core: the trainable gets ``config["lr_policies"]``, a list of such dicts, and
@@ -172,7 +172,7 @@ class LRBenchSearcher(SavedSearcher):
         self._task: dict[str, Any] = {}
         self._at_once: int | None = None
         self._added: dict[str, Any] = {}
-        take_reports_without_metric()
+        accept_reports_without_metric()
 
     @property
     def study(self) -> optuna.Study:
@@ -183,12 +183,12 @@ class LRBenchSearcher(SavedSearcher):
         Raises:
             StudyError: before the search has begun, when its task may still come from a config.
         """
-        return self._named().asked.study
+        return self._begun().ask_tell.study
 
     @property
     def settings(self) -> StudySettings:
         """What is searched: task, space, budget, reference LR."""
-        return self._named().asked.settings
+        return self._begun().ask_tell.settings
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -224,9 +224,9 @@ class LRBenchSearcher(SavedSearcher):
         self._agree(metric, mode)
         if self._trials is None:
             self._trials = self._begin(config, own)
-        self._trials.ends.stop = criteria(spec.get("stop"))
+        self._trials.outcomes.stop = criteria(spec.get("stop"))
         self._give(config)
-        return self._trials.asked.own == own
+        return self._trials.ask_tell.own == own
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Limit the live trials (called by Ray's ``ConcurrencyLimiter``).
@@ -247,27 +247,27 @@ class LRBenchSearcher(SavedSearcher):
             refuse_population_based_training(host)
             if self._population is not None:
                 refuse_repeater(host)
-            trials.ends.stop = trials.ends.stop or criteria(experiment_spec(host).get("stop"))
+            stop = criteria(experiment_spec(host).get("stop"))
+            trials.outcomes.stop = trials.outcomes.stop or stop
         if self._at_once is not None and len(trials.live) >= self._at_once:
             self._reconcile(trials)
             if len(trials.live) >= self._at_once:
                 return None
-        asked = trials.ask(trial_id)
-        return {**self._added, **with_levels(asked)}
+        return {**self._added, **with_levels(trials.ask(trial_id))}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note how far a trial is (called by Ray)."""
         trials = self._ready()
-        if not self._knows(trial_id, result):
+        if not self._is_mine(trial_id, result):
             return
-        trials.reported(trial_id, result)
+        trials.report(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study how a trial ended (called by Ray)."""
+        """End a trial in the study (called by Ray)."""
         trials = self._ready()
-        self._knows(trial_id, result or {})
+        self._is_mine(trial_id, result or {})
         trials.end(trial_id, result, error=error)
 
     def add_evaluated_point(
@@ -278,7 +278,7 @@ class LRBenchSearcher(SavedSearcher):
         pruned: bool = False,
         intermediate_values: list[float] | None = None,
     ) -> None:
-        """Let the search know a result from elsewhere; it counts as a trial of its own.
+        """Add a result from elsewhere; it counts as a trial of its own.
 
         Args:
             parameters: a config with ``lr_policy``, a policy, or parameters of a trial.
@@ -296,29 +296,29 @@ class LRBenchSearcher(SavedSearcher):
         if self._trials is None:
             self._known.append(known)
         else:
-            self._add(self._trials.asked, known)
+            self._add(self._trials.ask_tell, known)
 
     def recall(self, runs: Mapping[LRPolicy, Run]) -> None:
-        """Know the results of policies beforehand: when one is due, no trial of Ray's trains it.
+        """Take stored results of policies: when one is due, no trial of Ray's trains it.
 
         Args:
             runs: complete runs that the trainable would repeat number by number. The numbers of
                 the trials that they ended are in ``recalled``.
         """
-        weights, stored = self.settings.weights, self._named().stored
+        weights, stored = self.settings.weights, self._begun().stored
         for policy, run in runs.items():
             budget, score = run.max_iterations, score_run(run, weights)
-            stored[policy] = Ended(run.status, run.metrics, budget, budget, score, run)
+            stored[policy] = TrialOutcome(run.status, run.metrics, budget, budget, score, run)
 
     def settle(self) -> None:
         """End the trials that Ray never reported the end of, as when ``time_budget_s`` was up."""
         for trial_id in self._trials.live if self._trials is not None else ():
             self.on_trial_complete(trial_id)
 
-    def _ready(self) -> MemberTrials:
+    def _ready(self) -> StudyTrials:
         if self._trials is None:
-            # Ray tells nothing of an experiment with an empty config.
-            metric, mode = given_to_run()
+            # Of an experiment with an empty config Ray reports nothing to a searcher.
+            metric, mode = metric_and_mode_of_run()
             self._agree(metric_name(metric), mode_name(mode))
             self._trials = self._begin({}, {})
         if self._refusal is not None:
@@ -332,7 +332,7 @@ class LRBenchSearcher(SavedSearcher):
         self._metric = self._agreed("metric", metric) or SCORE
         self._mode = self._agreed("mode", mode) or "max"
 
-    def _named(self) -> MemberTrials:
+    def _begun(self) -> StudyTrials:
         if self._trials is None and not (self._shared["dataset"] and self._shared["model"]):
             raise StudyError(
                 "searcher: the search has not begun, and its data set and model may come from "
@@ -340,9 +340,7 @@ class LRBenchSearcher(SavedSearcher):
             )
         return self._ready()
 
-    def _begin(
-        self, config: Mapping[str, Any], own: Mapping[str, BaseDistribution]
-    ) -> MemberTrials:
+    def _begin(self, config: Mapping[str, Any], own: Mapping[str, BaseDistribution]) -> StudyTrials:
         """Make the study: all that can fail does so here, before the first trial."""
         shared = agreed(self._shared, config)
         dataset, model = shared["dataset"], shared["model"]
@@ -372,19 +370,19 @@ class LRBenchSearcher(SavedSearcher):
             crowded = optuna.samplers.TPESampler(
                 seed=self._seed, constant_liar=False, multivariate=False
             )
-        asked = AskTell(study, own, crowded=crowded, sign=MODES[self._mode])
-        space, scale = asked.settings.space, asked.settings.scale
+        ask_tell = AskTell(study, own, crowded=crowded, sign=MODES[self._mode])
+        space, scale = ask_tell.settings.space, ask_tell.settings.scale
         for place, point in enumerate(points):  # their own values too are within their ranges
             read_point(f"points_to_evaluate[{place}]", point, space, scale, own)
         for known in self._known:
-            self._add(asked, known)
+            self._add(ask_tell, known)
         self._task = {**shared, "max_iterations": scale.max_iterations}
         self._give(config)
-        ends = TrialEnds(self._wanted, scale.max_iterations, {})
-        return MemberTrials(asked, ends, self._population)
+        outcomes = TrialOutcomes(self._wanted, scale.max_iterations, {})
+        return StudyTrials(ask_tell, outcomes, self._population)
 
     def _give(self, config: Mapping[str, Any]) -> None:
-        """Have every trial know of the task what the config does not say."""
+        """Add what the config lacks of the task to every trial's config."""
         known = {name: value for name, value in self._task.items() if value is not None}
         self._added = {name: known[name] for name in known if config.get(name) is None}
         self._added["max_iterations"] = known["max_iterations"]
@@ -392,7 +390,7 @@ class LRBenchSearcher(SavedSearcher):
             # Who falls behind in the score may still be the fastest, or on the front otherwise.
             self._added |= {} if "early_stopping" in config else {"early_stopping": False}
 
-    def _knows(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+    def _is_mine(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial is of this search; Ray restarts failed ones under another id."""
         trials = self._ready()
         if trial_id in trials.known:
@@ -405,8 +403,9 @@ class LRBenchSearcher(SavedSearcher):
         given = flat(known.point, trials.own)
         point = read_point(where, given, settings.space, settings.scale, trials.own)
         result, status = known.report(where, self._wanted)
-        end = ended(result, status, self._metric, settings.scale.max_iterations)
-        trials.add(point, end, dict(enumerate(known.reports, start=1)))
+        budget = settings.scale.max_iterations
+        outcome = TrialOutcome.from_report(result, status, self._metric, budget)
+        trials.add(point, outcome, dict(enumerate(known.reports, start=1)))
 
     def _agreed(self, what: str, theirs: str | None) -> str | None:
         mine = self._given[what]

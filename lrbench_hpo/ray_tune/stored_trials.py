@@ -17,11 +17,11 @@ _CLOCKS = timedelta(days=1)  # how far the clocks of a cluster may be apart
 
 
 class StoredTrials:
-    """Knows an experiment's trials by what was noted with their runs.
+    """The stored trials of an experiment, identified by the notes of their runs.
 
     Args:
         source: who measured them.
-        state: of an experiment that is gone on with, from `state_dict`; a new one when None.
+        state: of an experiment that is resumed, from `state_dict`; a new one when None.
 
     Attributes:
         current: ids of the trials that Ray has now.
@@ -39,7 +39,7 @@ class StoredTrials:
         self._known: dict[str, list[Run]] | None = {} if new else None
 
     def notes(self, trial_id: str, member: int | None = None) -> dict[str, Any]:
-        """What is noted with a run: experiment, trial, and the policy's place in a population."""
+        """The notes of a run: experiment, trial, and the policy's place in a population."""
         place = {} if member is None else {PLACE: member}
         return {EXPERIMENT: self._experiment, TRIAL: trial_id, **place}
 
@@ -69,12 +69,12 @@ class StoredTrials:
             there = any(known.notes.get(TRIAL) in self.current for known in runs)
             if there or self._claims.get(earlier, name) != name:
                 continue
-            if any(_replaces(known, run) and _alike(known, run) for known in runs):
+            if any(_replaces(known, run) and _same_suggestion(known, run) for known in runs):
                 self._claims[earlier] = name
                 return True
-        told = self._known.setdefault(name, [])
-        if run.uid not in {known.uid for known in told}:  # asked again while the run waits
-            told.append(dataclasses.replace(run, curve=()))
+        mine = self._known.setdefault(name, [])
+        if run.uid not in {known.uid for known in mine}:  # called again while the run waits
+            mine.append(dataclasses.replace(run, curve=()))
         return False
 
 
@@ -84,14 +84,15 @@ def _name(run: Run) -> str:
 
 
 def _replaces(known: Run, run: Run) -> bool:
-    """Whether a run need not be stored beside one that is: only success is worth more."""
+    """Whether a run need not be stored beside one that is: only a success replaces a failure."""
     if known.uid == run.uid:
         return False  # it is this one, which is added once however often
     return known.status != "failed" or run.status == "failed"
 
 
-def _alike(known: Run, run: Run) -> bool:
+def _same_suggestion(known: Run, run: Run) -> bool:
     """Whether two runs are of the same suggestion."""
-    return (known.policy, known.seed, known.max_iterations) == (
-        *(run.policy, run.seed, run.max_iterations),
-    ) and known.task == run.task
+    return all(
+        getattr(known, name) == getattr(run, name)
+        for name in ("policy", "seed", "max_iterations", "task")
+    )

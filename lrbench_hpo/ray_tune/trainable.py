@@ -25,8 +25,20 @@ from lrbench_hpo.ray_tune.on_worker import CHECKPOINT, read_checkpoint, trainer_
 
 # What a trainer is made from: a trial that differs in something else can use the same one.
 _OF_TRAINER = (
-    *("dataset", "model", "batch_size", "optimizer", "momentum", "weight_decay", "max_iterations"),
-    *("data", "download", "seed", "device", "amp", "evaluations", "task"),
+    "dataset",
+    "model",
+    "batch_size",
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "max_iterations",
+    "data",
+    "download",
+    "seed",
+    "device",
+    "amp",
+    "evaluations",
+    "task",
 )
 
 
@@ -46,9 +58,9 @@ class Train(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory | None:
-        """The resources that the config asks for; else those of ``resources_per_trial``.
+        """The resources in the config; else those of ``resources_per_trial``.
 
-        Ray asks on the driver, before a trial starts: a config that cannot work ends here.
+        Ray calls this on the driver, before a trial starts: a config that cannot work ends here.
 
         Raises:
             LRBenchError: for an unknown key, one that is missing, or a value that cannot work.
@@ -103,7 +115,7 @@ class Train(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Let go of data and network."""
+        """Release data and network."""
         self._trainer = self._trained = None
         vars(self).pop("_session", None)
 
@@ -131,9 +143,11 @@ class Train(tune.Trainable):
             return trainer.session(config.lr_policy, budget)
         executor = config.executor
         if executor == "auto" and self._executor is not None:
-            executor = self._executor  # found out by the trial before, on the same trainer
+            executor = self._executor  # measured by the trial before, on the same trainer
         trial = PopulationTrial(
-            *(trainer, config.lr_policies, budget),
+            trainer,
+            config.lr_policies,
+            budget,
             weights=config.score_weights,
             executor=executor,
             early_stopping=config.early_stopping,
@@ -152,7 +166,7 @@ train = Train
 
 
 def _warn_of_idle_gpus(config: TrialConfig) -> None:
-    """Say that a trial trains on the CPU of a cluster that has GPUs, as Ray would without us."""
+    """Warn that a trial trains on the CPU although the cluster has GPUs."""
     if config.device != "auto" or not ray.is_initialized() or ray.get_gpu_ids():
         return
     if ray.cluster_resources().get("GPU", 0) > 0:

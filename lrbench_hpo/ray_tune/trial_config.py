@@ -1,4 +1,4 @@
-"""What the config of a Ray trial may say, checked on the driver before any worker starts."""
+"""The config of a Ray trial, checked on the driver before any worker starts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrialConfig:
         resources: CPUs and GPUs of the trial: ``{"cpu": 2, "gpu": 0.5}``.
         task: fields of `Task` to record beside what the trainer knows itself.
         executor: how a population is trained: ``stream``, ``stacked``, or ``auto`` for the faster.
-        early_stopping: whether a population lets go of policies that fall behind.
+        early_stopping: whether a population stops policies that fall behind.
     """
 
     dataset: Any
@@ -103,7 +103,7 @@ class TrialConfig:
 
     @property
     def recipe_changes(self) -> dict[str, Any]:
-        """What the config says of the recipe, for `recipe_for`."""
+        """The config's part in the recipe, for `recipe_for`."""
         names = ("max_iterations", "batch_size", "optimizer", "momentum", "weight_decay")
         return {name: getattr(self, name) for name in names}
 
@@ -122,7 +122,8 @@ def _refuse_contradictions(given: Mapping[str, Any]) -> None:
     for key in OF_POPULATION:
         if key in given:
             checks.refuse(
-                *(f"config.{key}", given[key]),
+                f"config.{key}",
+                given[key],
                 f"only a population has it: give {POLICIES}, or LRBenchSearcher(population=8)",
             )
 

@@ -1,4 +1,4 @@
-"""What a trial that is a population reports: its policies' own reports, all in one.
+"""The report of a trial that is a population: its policies' own reports, all in one.
 
 Pure: reports are flat dicts of JSON types, whatever framework carries them.
 """
@@ -44,8 +44,8 @@ def as_text(reports: Mapping[int, Mapping[str, Any]]) -> str:
 def members_in(result: Mapping[str, Any] | None) -> dict[int, dict[str, Any]]:
     """The reports of a population's policies, by their place; anything else counts as none.
 
-    Each knows, as the trial's own report does, how often the trial has reported and whether it is
-    over.
+    Each has, as the trial's own report does, how often the trial has reported and whether it has
+    ended.
 
     Args:
         result: a trial's report, with ``members`` as a list or as JSON text of one.
@@ -71,11 +71,11 @@ def members_in(result: Mapping[str, Any] | None) -> dict[int, dict[str, Any]]:
         if isinstance(place, int) and not isinstance(place, bool) and place >= 0:
             found[place] = {
                 **{name: value for name, value in report.items() if name != MEMBER},
-                **of_trial(result),
+                **ray_fields(result),
             }
     return found
 
 
-def of_trial(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What Ray says of a trial beside its report, which holds for all of its policies."""
+def ray_fields(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that Ray adds to a trial's report, which hold for all of its policies."""
     return {name: result[name] for name in ("training_iteration", "done") if name in result}

@@ -1,4 +1,4 @@
-"""Trainings that the database holds already: done again, they would only give the same numbers."""
+"""Trainings that the database holds already: repeated, they would give the same numbers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def same_training(
     seed: int,
     environment: Mapping[str, Any],
 ) -> list[Run]:
-    """Those of some runs that are complete trainings of a task, done in exactly this way.
+    """The runs that are complete trainings of a task, done in exactly this way.
 
-    Only one's own (`records.own_source`): what others say of a training may be wrong.
+    Only the user's own (`own_source`): runs of other sources may be wrong.
 
     Args:
         runs: of any task.

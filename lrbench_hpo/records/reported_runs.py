@@ -13,19 +13,20 @@ from typing import Any
 
 from lrbench_hpo.errors import LRBenchError
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records.reports import METRICS, finite, position
+from lrbench_hpo.records.reports import (
+    COSTS,
+    KNOWN_METRICS,
+    best_evaluation,
+    finite,
+    position,
+)
 from lrbench_hpo.records.run import SPLITS, CurvePoint, Run, Task
 from lrbench_hpo.records.tasks import task_for
 
-_MEASURED = (*METRICS, "top1_std")
-_COST = (
-    *("seconds", "eval_seconds", "samples_per_second", "cpu_percent", "rss_mib"),
-    *("gpu_percent", "gpu_mib"),
-)
 _OF_TASK = ("batch_size", "optimizer", "momentum", "weight_decay")
 _LOSSES = ("score", "top1", "train_loss", "eval_loss", "loss")  # NaN here means it diverged
 _MAX_REPORTS = 2_000  # of a trial; beyond, every second one is dropped
-_ANY = (Task("any", "any"), LRPolicy("FIX", k0=1.0))
+_ANY_TASK, _ANY_POLICY = Task("any", "any"), LRPolicy("FIX", k0=1.0)
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Reports:
     complaints: dict[str, str] = field(default_factory=dict)
 
     def add(self, result: Mapping[str, Any]) -> None:
-        """Note a report; one of an earlier iteration says that the trial went back to it.
+        """Keep a report; one of an earlier iteration means that the trial went back to it.
 
         >>> reports = Reports()
         >>> reports.add({"iteration": 100, "top1": 0.5, "training_iteration": 1})
@@ -51,7 +52,7 @@ class Reports:
         at = position(result)
         if at is None or at < 0:
             return
-        known = {name: self._allowed(name, result.get(name)) for name in (*_MEASURED, "lr")}
+        known = {name: self._allowed(name, result.get(name)) for name in (*KNOWN_METRICS, "lr")}
         counted = finite(result.get("iteration")) is not None
         report: dict[str, Any] = {"at": at, "counted": counted}
         report |= {name: value for name, value in known.items() if value is not None}
@@ -59,9 +60,9 @@ class Reports:
             self.seen.pop()
         self.seen.append(report)
         if len(self.seen) > _MAX_REPORTS:
-            kept = (self.best(), self.seen[-1])
+            kept = {id(self.best()), id(self.seen[-1])}
             self.seen = [
-                one for i, one in enumerate(self.seen) if i % 2 or any(one is it for it in kept)
+                report for place, report in enumerate(self.seen) if place % 2 or id(report) in kept
             ]
 
     def best(self) -> Mapping[str, Any]:
@@ -69,8 +70,7 @@ class Reports:
         last = self.seen[-1] if self.seen else {}
         if "iterations_to_best" in last:  # the trainable keeps the best itself
             return last
-        measured = [one for one in self.seen if "top1" in one]
-        return max(measured, key=lambda one: float(one["top1"]), default=last)
+        return best_evaluation(self.seen, lambda report: report.get("top1")) or last
 
     def _allowed(self, name: str, value: Any) -> float | None:
         if (number := finite(value)) is None:
@@ -79,7 +79,7 @@ class Reports:
             if name == "lr":
                 CurvePoint(0, lr=number)
             else:
-                Run(*_ANY, 2**62, metrics={name: number})
+                Run(_ANY_TASK, _ANY_POLICY, 2**62, metrics={name: number})
         except LRBenchError as error:
             self.complaints.setdefault(name, str(error))
             return None
@@ -128,7 +128,7 @@ def reported_run(
     Its metrics are those of the best report, as in every other run.
 
     Args:
-        config: the trial's config, for what it says of the task.
+        config: the trial's config, for facts about the task.
         policy: its LR policy.
         reports: what it reported.
         status: how it ended.
@@ -144,8 +144,8 @@ def reported_run(
     """
     seen = reports.seen
     reached = max(1, seen[-1]["at"] if seen else 1)
-    # Reports that are only counted tell no iteration, unless they are all there is to count.
-    in_iterations = budget is None or all(one["counted"] for one in seen)
+    # A report's number is no iteration, unless it is all that is known.
+    in_iterations = budget is None or all(report["counted"] for report in seen)
     total = max(budget or 1, reached if in_iterations else 1)
     return Run(
         task=task_for(dataset, model, details=_details(config)),
@@ -162,11 +162,11 @@ def reported_run(
 
 
 def _details(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config says of the task, as far as it makes sense."""
+    """The facts about the task in a config, without values that break a rule."""
     own = config.get("task")
-    said = {name: config[name] for name in _OF_TASK if name in config}
+    given = {name: config[name] for name in _OF_TASK if name in config}
     details = {}
-    for name, value in (said | dict(own if isinstance(own, Mapping) else {})).items():
+    for name, value in (given | dict(own if isinstance(own, Mapping) else {})).items():
         try:
             Task.from_dict({"dataset": "any", "model": "any", name: value})
         except LRBenchError:
@@ -180,7 +180,7 @@ def _metrics(
     reports: Reports, total: int, in_iterations: bool, complete: bool
 ) -> dict[str, float | None]:
     best = reports.best()
-    metrics = {name: best[name] for name in _MEASURED if name in best}
+    metrics = {name: best[name] for name in KNOWN_METRICS if name in best}
     if in_iterations and "top1" in metrics:
         metrics.setdefault("iterations_to_best", best["at"])
     if metrics.get("iterations_to_best", 0) > total:
@@ -194,12 +194,17 @@ def _metrics(
 
 
 def _point(report: Mapping[str, Any]) -> CurvePoint:
-    names = ("lr", "train_loss", "eval_loss", "top1")
-    return CurvePoint(report["at"], **{name: report.get(name) for name in names})
+    return CurvePoint(
+        report["at"],
+        lr=report.get("lr"),
+        train_loss=report.get("train_loss"),
+        eval_loss=report.get("eval_loss"),
+        top1=report.get("top1"),
+    )
 
 
 def _cost(result: Mapping[str, Any]) -> dict[str, float]:
-    cost = {name: finite(result.get(name)) for name in _COST}
+    cost = {name: finite(result.get(name)) for name in COSTS}
     if cost["seconds"] is None:
         cost["seconds"] = finite(result.get("time_total_s"))
     return {name: value for name, value in cost.items() if value is not None and value >= 0}

@@ -1,4 +1,4 @@
-"""What a trial reports to a scheduler, and what its last report says of how it ended.
+"""What a trial reports to a scheduler, and how it ended according to its last report.
 
 Pure: a report is a flat dict of JSON types, so any host framework can carry it.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, Self, TypeVar
 
 from lrbench_hpo.records.run import STATUSES, CurvePoint, Run
 from lrbench_hpo.records.score import ScoreWeights, score, score_run
@@ -18,10 +19,33 @@ from lrbench_hpo.records.score import ScoreWeights, score, score_run
 RUNGS = 10  # a budget in so many parts
 RUN = "lrbench_run"
 RUNNING = "running"
-METRICS = (
-    *("top1", "top5", "ac", "cd", "cdac", "classes_left_out", "final_top1"),
-    *("train_loss", "eval_loss", "loss_difference", "iterations_to_best"),
+# All metrics with a name of their own; others are stored by whatever name they have.
+KNOWN_METRICS = (
+    "top1",
+    "top5",
+    "ac",
+    "cd",
+    "cdac",
+    "top1_std",  # of several runs
+    "loss_difference",
+    "train_loss",
+    "eval_loss",
+    "iterations_to_best",
+    "classes_left_out",
+    "final_top1",
 )
+METRICS = tuple(name for name in KNOWN_METRICS if name != "top1_std")  # of one training
+COSTS = (
+    "seconds",
+    "eval_seconds",
+    "samples_per_second",
+    "cpu_percent",
+    "rss_mib",
+    "gpu_percent",
+    "gpu_mib",
+)
+
+_E = TypeVar("_E")
 
 
 def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]:
@@ -53,6 +77,27 @@ def report(run: Run, weights: ScoreWeights, *, finished: bool) -> dict[str, Any]
     }
 
 
+def best_evaluation(
+    evaluations: Iterable[_E], top1: Callable[[_E], float | None] = attrgetter("top1")
+) -> _E | None:
+    """The evaluation with the highest Top-1, the first of equal ones; None if none has a Top-1.
+
+    Args:
+        evaluations: in order of their iterations, such as a run's curve.
+        top1: gets the Top-1 of an evaluation, or None.
+
+    >>> curve = [CurvePoint(10, top1=0.5), CurvePoint(20, top1=0.9), CurvePoint(30, top1=0.9)]
+    >>> best_evaluation(curve).iteration
+    20
+    """
+    best, highest = None, -math.inf
+    for evaluation in evaluations:
+        value = top1(evaluation)
+        if value is not None and value > highest:
+            best, highest = evaluation, value
+    return best
+
+
 def score_at(point: CurvePoint, max_iterations: int, weights: ScoreWeights) -> float:
     """The score that a run has if it is best at this evaluation.
 
@@ -81,7 +126,7 @@ def rung_at(iteration: int, max_iterations: int) -> int:
 
 
 def run_in(result: Mapping[str, Any]) -> Run | None:
-    """The run in a report made by `report`, or None in anybody else's.
+    """The run in a report made by `report`, or None in any other report.
 
     Raises:
         RecordError: for a run whose fields break a rule.
@@ -91,8 +136,8 @@ def run_in(result: Mapping[str, Any]) -> Run | None:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A trial that is over, as a study is told of it; it has a `Run`'s status, metrics and budget.
+class TrialOutcome:
+    """How a trial ended, as a study records it; it has a `Run`'s status, metrics and budget.
 
     Attributes:
         status: ``complete``, ``pruned``, ``diverged`` or ``failed``.
@@ -110,29 +155,32 @@ class Ended:
     value: float | None
     run: Run | None
 
+    @classmethod
+    def from_report(
+        cls, result: Mapping[str, Any], status: str, metric: str, max_iterations: int
+    ) -> Self:
+        """The outcome of a trial with this last report.
 
-def ended(result: Mapping[str, Any], status: str, metric: str, max_iterations: int) -> Ended:
-    """The end of a trial with this last report.
+        Args:
+            result: the last report; empty when there is none.
+            status: how it ended, from `final_status`.
+            metric: name of the number that trials are compared by.
+            max_iterations: the budget, in iterations.
 
-    Args:
-        result: the last report; empty when there is none.
-        status: how it ended, as `outcome` tells.
-        metric: name of the number that trials are compared by.
-        max_iterations: the budget, in iterations.
-
-    >>> ended({"score": 0.9, "top1": 0.91}, "complete", "score", 400).metrics
-    {'top1': 0.91}
-    """
-    found = {name: finite(result.get(name)) for name in METRICS if result.get(name) is not None}
-    run = run_in(result)
-    return Ended(
-        status=status,
-        metrics=found if run is None else run.metrics,
-        max_iterations=max_iterations,
-        iteration=position(result),
-        value=finite(result.get(metric)),
-        run=run,
-    )
+        >>> report = {"score": 0.9, "top1": 0.91}
+        >>> TrialOutcome.from_report(report, "complete", "score", 400).metrics
+        {'top1': 0.91}
+        """
+        found = {name: finite(result.get(name)) for name in METRICS if result.get(name) is not None}
+        run = run_in(result)
+        return cls(
+            status=status,
+            metrics=found if run is None else run.metrics,
+            max_iterations=max_iterations,
+            iteration=position(result),
+            value=finite(result.get(metric)),
+            run=run,
+        )
 
 
 def finite(value: Any) -> float | None:
@@ -142,7 +190,7 @@ def finite(value: Any) -> float | None:
 
 
 def position(result: Mapping[str, Any]) -> int | None:
-    """How far a report is: in iterations if it says so, else in reports.
+    """How far a report is: in iterations if it has them, else in reports.
 
     >>> position({"iteration": 400, "training_iteration": 2}), position({"training_iteration": 2})
     (400, 2)
@@ -154,7 +202,7 @@ def position(result: Mapping[str, Any]) -> int | None:
     return None
 
 
-def outcome(
+def final_status(
     result: Mapping[str, Any] | None,
     *,
     error: bool = False,
@@ -166,7 +214,7 @@ def outcome(
     """How a trial ended: ``complete``, ``pruned``, ``diverged`` or ``failed``.
 
     A trial that a scheduler cut ends just like one that used up its budget; only what it has
-    reached tells them apart.
+    reached distinguishes them.
 
     Args:
         result: its last report; None when there is none.
@@ -177,11 +225,11 @@ def outcome(
             False when the trial returned by itself after that report.
         stop: the experiment's stopping criteria, by the name of a reported number.
 
-    >>> outcome({"score": 0.9, "iteration": 100, "done": True}, budget=400)
+    >>> final_status({"score": 0.9, "iteration": 100, "done": True}, budget=400)
     'pruned'
-    >>> outcome({"score": 0.9, "iteration": 400, "done": True}, budget=400)
+    >>> final_status({"score": 0.9, "iteration": 400, "done": True}, budget=400)
     'complete'
-    >>> outcome({"score": float("nan"), "done": True}, metric="score")
+    >>> final_status({"score": float("nan"), "done": True}, metric="score")
     'diverged'
     """
     if error:
@@ -213,6 +261,8 @@ def _reached_its_end(
         return False  # ended from outside: time was up
     if not cut:
         return True
-    limits = [*stop.items(), *(() if budget is None else [("training_iteration", budget)])]
-    numbers_reached = [(finite(result.get(name)), limit) for name, limit in limits]
-    return any(number is not None and number >= limit for number, limit in numbers_reached)
+    limits = list(stop.items())
+    if budget is not None:
+        limits.append(("training_iteration", budget))
+    reached = [(finite(result.get(name)), limit) for name, limit in limits]
+    return any(number is not None and number >= limit for number, limit in reached)

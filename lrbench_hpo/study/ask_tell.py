@@ -12,8 +12,8 @@ from optuna.trial import TrialState, create_trial
 
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.member_reports import MEMBER, host_of
-from lrbench_hpo.records.reports import Ended
-from lrbench_hpo.study import results as outcomes
+from lrbench_hpo.records.reports import TrialOutcome
+from lrbench_hpo.study import results
 from lrbench_hpo.study.points import POLICY, Point
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_in, suggest_value
@@ -126,14 +126,14 @@ class AskTell:
             warnings.simplefilter("ignore", UserWarning)
             trial.report(self.sign * value, iteration)
 
-    def recall(self, trial_id: str, end: Ended) -> int:
+    def recall(self, trial_id: str, end: TrialOutcome) -> int:
         """End a live trial with a result that was stored; its number in the study."""
         number = self._numbers[trial_id]
         self._live[trial_id].set_user_attr("recalled", True)
         self.tell(trial_id, end)
         return number
 
-    def tell(self, trial_id: str, end: Ended) -> None:
+    def tell(self, trial_id: str, end: TrialOutcome) -> None:
         """End a trial; one that had failed and was run again gets its result after all."""
         if trial_id in self._expected:
             self.add(self._expected.pop(trial_id), end, trial_id=trial_id)
@@ -145,7 +145,7 @@ class AskTell:
             return
         for name, value in self._attributes(end).items():
             trial.set_user_attr(name, value)
-        outcomes.note_divergence(trial, end.status)
+        results.note_divergence(trial, end.status)
         if end.status in {"complete", "pruned"} and end.iteration and end.value is not None:
             self._report(trial, end.iteration, end.value)
         state, values = self._verdict(end)
@@ -176,7 +176,7 @@ class AskTell:
     def add(
         self,
         point: Point,
-        end: Ended,
+        end: TrialOutcome,
         reports: Mapping[int, float] | None = None,
         *,
         trial_id: str | None = None,
@@ -197,16 +197,16 @@ class AskTell:
             attributes |= _ids_of(trial_id)
         self._add(dict(point.params), dict(point.distributions), attributes, end, signed)
 
-    def _attributes(self, end: Ended) -> dict[str, Any]:
+    def _attributes(self, end: TrialOutcome) -> dict[str, Any]:
         if end.status == "failed":
             return {"status": "failed"}
         score = -1.0 if end.value is None else self.sign * end.value
         if end.run is not None:
             # The run that is stored has notes of its own, and with them another uid.
-            return {**outcomes.attributes(end.run, end.status, score), "run": None}
+            return {**results.attributes(end.run, end.status, score), "run": None}
         return {**end.metrics, "status": end.status, "score": score}
 
-    def _verdict(self, end: Ended) -> tuple[TrialState, float | Sequence[float] | None]:
+    def _verdict(self, end: TrialOutcome) -> tuple[TrialState, float | Sequence[float] | None]:
         """The state and the objective value or values of an ended trial."""
         if end.status == "failed":
             return TrialState.FAIL, None
@@ -214,13 +214,13 @@ class AskTell:
             return TrialState.PRUNED, None
         objective = self.settings.objective
         if objective != "score":
-            return TrialState.COMPLETE, outcomes.values(end, 0.0, objective)
+            return TrialState.COMPLETE, results.values(end, 0.0, objective)
         if end.value is None:
             # Diverged, on an unknown scale: TPE ranks a pruned trial without reports last.
             return TrialState.PRUNED, None
         return TrialState.COMPLETE, self.sign * end.value
 
-    def _tell_again(self, trial_id: str, end: Ended) -> None:
+    def _tell_again(self, trial_id: str, end: TrialOutcome) -> None:
         number = self._numbers.get(trial_id)
         if number is None or end.status == "failed":
             return
@@ -238,7 +238,7 @@ class AskTell:
         params: dict[str, Any],
         ranges: dict[str, BaseDistribution],
         attributes: dict[str, Any],
-        end: Ended,
+        end: TrialOutcome,
         reports: Mapping[int, float],
     ) -> None:
         state, values = self._verdict(end)
@@ -250,7 +250,7 @@ class AskTell:
                 distributions=ranges,
                 user_attrs={**attributes, **self._attributes(end)},
                 intermediate_values=dict(reports) if self.settings.objective == "score" else {},
-                constraints={outcomes.CONSTRAINT: float(end.status == "diverged")},
+                constraints={results.CONSTRAINT: float(end.status == "diverged")},
             )
         )
 

@@ -18,12 +18,19 @@ PATIENCE = 60  # seconds until a wait counts as failed
 
 @ray.remote(num_cpus=0)
 class Worker:
-    """A trial's process: loads data, keeps them, and tells what it sees."""
+    """A trial's process: loads data and keeps them."""
 
     def load(self, dataset, **options):
         data = shared_data(dataset, **options)
         self.images = data.train.images
         return [(part.images, part.labels) for part in (data.train, data.validation, data.test)]
+
+    def name_from(self, folder, dataset, root):
+        """The data set's name, where Ray Tune started the job in a folder."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TUNE_ORIG_WORKING_DIR", folder)
+            patch.chdir("/")
+            return shared_data(dataset, root).name
 
     def checksum(self):
         return int(self.images.long().sum())
@@ -38,18 +45,16 @@ class Worker:
         return False
 
 
+@pytest.fixture(scope="module")
+def workers(local_ray):
+    """Two processes, which all tests use in turn: each has to load torch only once."""
+    return [Worker.remote(), Worker.remote()]
+
+
 @pytest.fixture
-def worker():
-    """Makes workers, and ends them and the keepers that they started."""
-    made = []
-
-    def start():
-        made.append(Worker.remote())
-        return made[-1]
-
-    yield start
-    for each in made:
-        ray.kill(each)
+def no_keepers(local_ray):
+    """End the keepers that a test started."""
+    yield
     for keeper in keepers():
         ray.kill(keeper)
     until(lambda: not keepers())
@@ -66,12 +71,13 @@ def pictures(tmp_path):
 
 
 def keepers():
-    names = [entry["name"] for entry in list_named_actors(all_namespaces=True)]
+    """Those of this job: others, of jobs before it, may not have ended yet."""
+    mine = f"data-{ray.get_runtime_context().get_job_id()}-"
     found = []
-    for name in names:
-        if name.startswith("data-"):
+    for entry in list_named_actors(all_namespaces=True):
+        if entry["name"].startswith(mine):
             try:
-                found.append(ray.get_actor(name, NAMESPACE))
+                found.append(ray.get_actor(entry["name"], NAMESPACE))
             except ValueError:
                 continue  # it ended in the meantime
     return found
@@ -109,8 +115,7 @@ def test_names_of_data_sets_come_before_folders_of_that_name(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_workers_of_a_node_share_one_copy_of_the_data(worker):
-    workers = [worker(), worker()]
+def test_workers_of_a_node_share_one_copy_of_the_data(workers, no_keepers):
     for splits in ray.get([each.load.remote("digits") for each in workers]):
         assert_same(splits, load_data("digits"))
     (keeper,) = keepers()
@@ -122,13 +127,12 @@ def test_workers_of_a_node_share_one_copy_of_the_data(worker):
 
 
 @pytest.mark.slow
-def test_the_keepers_death_takes_nobodys_data(worker, pictures):
-    first = worker()
+def test_the_keepers_death_takes_nobodys_data(workers, no_keepers, pictures):
+    first, second = workers
     ray.get(first.load.remote(str(pictures)))
     before = ray.get(first.checksum.remote())
     (keeper,) = keepers()
     ray.kill(keeper)
-    second = worker()
     assert_same(ray.get(second.load.remote(str(pictures))), load_data(pictures))
     assert ray.get(first.checksum.remote()) == ray.get(second.checksum.remote()) == before
     ray.get(first.load.remote(str(pictures)))
@@ -136,8 +140,8 @@ def test_the_keepers_death_takes_nobodys_data(worker, pictures):
 
 
 @pytest.mark.slow
-def test_the_data_are_let_go_when_nobody_asks_any_more(worker, pictures):
-    first = worker()
+def test_the_data_are_released_when_nobody_asks_any_more(workers, no_keepers, pictures):
+    first, _ = workers
     ray.get(first.load.remote(str(pictures), idle_seconds=0.5))
     before = ray.get(first.checksum.remote())
     until(lambda: not keepers())
@@ -147,8 +151,8 @@ def test_the_data_are_let_go_when_nobody_asks_any_more(worker, pictures):
 
 
 @pytest.mark.slow
-def test_missing_data_arrive_as_the_error_they_are(worker, tmp_path):
-    asked = worker()
+def test_missing_data_arrive_as_the_error_they_are(workers, no_keepers, tmp_path):
+    asked, _ = workers
     for dataset, error, words in (
         (str(tmp_path / "nothing.npz"), DataError, "no such file or directory"),
         ("cifar", UnknownNameError, "did you mean cifar10"),
@@ -159,21 +163,15 @@ def test_missing_data_arrive_as_the_error_they_are(worker, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_relative_path_counts_from_where_the_job_was_started(worker, pictures):
-    @ray.remote(num_cpus=0)
-    def in_a_trial(folder, dataset, root):
-        import os
-
-        os.environ["TUNE_ORIG_WORKING_DIR"] = folder
-        os.chdir("/")
-        return shared_data(dataset, root).name
-
+def test_a_relative_path_counts_from_where_the_job_was_started(workers, no_keepers, pictures):
+    in_a_trial, _ = workers
     folder = str(pictures.parent)
-    assert ray.get(in_a_trial.remote(folder, "pictures.npz", None)) == "pictures"
-    assert ray.get(in_a_trial.remote(str(pictures.parent.parent), "pictures", pictures.parent.name))
+    assert ray.get(in_a_trial.name_from.remote(folder, "pictures.npz", None)) == "pictures"
+    parent, name = str(pictures.parent.parent), pictures.parent.name
+    assert ray.get(in_a_trial.name_from.remote(parent, "pictures", name)) == "pictures"
 
 
-def test_objects_are_taken_as_they_are(worker):
+def test_objects_are_taken_as_they_are(workers, no_keepers):
     data = load_data("digits")
-    assert_same(ray.get(worker().load.remote(data)), data)
+    assert_same(ray.get(workers[0].load.remote(data)), data)
     assert keepers() == []

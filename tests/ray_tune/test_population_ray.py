@@ -1,4 +1,4 @@
-"""Trials of Ray that are populations: every policy told and stored once, as if it was alone."""
+"""Trials of Ray that are populations: every policy recorded and stored once, as if alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ def policies_of(config):
 def searched(place, searcher, *, trainable=Train, count=2, config=None, **options):
     """A real experiment; its trials, and what is stored of them."""
     file = pathlib.Path(place, "lr.db")
-    given = {"reuse_actors": True, "max_concurrent_trials": 2, **options}
+    # One process for all trials, as each takes seconds to load torch.
+    given = {"reuse_actors": True, "max_concurrent_trials": 1, **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         done = tune.run(
@@ -100,7 +101,7 @@ def stored(file):
         return list(reversed(db.find(source="local", curves=True)))
 
 
-def told(searcher):
+def in_study(searcher):
     return [t for t in searcher.study.trials if t.state != TrialState.WAITING]
 
 
@@ -116,7 +117,7 @@ class Driven:
         self.config = searcher.suggest(trial_id)
         options = {"executor": "stream", "early_stopping": False, **options}
         self.trial = PopulationTrial(
-            *(trainer(), policies_of(self.config), BUDGET), weights=ScoreWeights(), **options
+            trainer(), policies_of(self.config), BUDGET, weights=ScoreWeights(), **options
         )
         self.count = 0
         self.last = None
@@ -154,8 +155,8 @@ def test_the_policies_of_a_trial_differ_and_the_same_id_gets_the_same():
     assert len({frozenset(each) for each in first["lr_policies"]}) == 1
     assert searcher.suggest("a") == first
     assert (searcher.live, searcher.numbers("b")) == (("a", "b"), (3, 4, 5))
-    assert [trial.user_attrs["member"] for trial in told(searcher)] == [0, 1, 2] * 2
-    assert {trial.user_attrs["trial_id"] for trial in told(searcher)} == {"a", "b"}
+    assert [trial.user_attrs["member"] for trial in in_study(searcher)] == [0, 1, 2] * 2
+    assert {trial.user_attrs["trial_id"] for trial in in_study(searcher)} == {"a", "b"}
 
 
 def test_policies_are_told_one_by_one_as_they_end():
@@ -163,11 +164,11 @@ def test_policies_are_told_one_by_one_as_they_end():
     searcher = made(points_to_evaluate=mine)
     driven = Driven(searcher)
     driven.step()
-    states = [trial.state for trial in told(searcher)]
+    states = [trial.state for trial in in_study(searcher)]
     assert states == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.RUNNING]
-    assert told(searcher)[0].user_attrs["status"] == "diverged"
+    assert in_study(searcher)[0].user_attrs["status"] == "diverged"
     driven.run()
-    for trial, policy in zip(told(searcher), mine, strict=True):
+    for trial, policy in zip(in_study(searcher), mine, strict=True):
         assert trial.value == score_run(alone(policy))
         assert trial.user_attrs["policy"] == policy.to_dict()
         assert trial.user_attrs["status"] == alone(policy).status
@@ -175,7 +176,7 @@ def test_policies_are_told_one_by_one_as_they_end():
             seen = {p.iteration for p in alone(policy).curve}
             assert set(trial.intermediate_values) == seen
     assert searcher.live == ()
-    assert searcher._trials.ends._seen == {}
+    assert searcher._trials.outcomes._last == {}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_what_is_under_way_ends_with_its_trial(how, state):
     for _ in range(4):
         driven.step()
     driven.end(**how)
-    states = [trial.state for trial in told(searcher)]
+    states = [trial.state for trial in in_study(searcher)]
     assert states == [TrialState.COMPLETE, state, state]
     assert searcher.live == ()
 
@@ -200,7 +201,7 @@ def test_a_trial_that_time_ran_out_for_is_settled():
     for _ in range(3):
         driven.step()
     searcher.settle()
-    assert all(trial.state.is_finished() for trial in told(searcher))
+    assert all(trial.state.is_finished() for trial in in_study(searcher))
     assert searcher.live == ()
 
 
@@ -209,10 +210,10 @@ def test_losers_are_pruned_trials():
     good = [LRPolicy("FIX", k0=0.02), LRPolicy("FIX", k0=0.03), LRPolicy("FIX", k0=0.01)]
     searcher = made(points_to_evaluate=[*good, *hopeless], population=5)
     Driven(searcher, early_stopping=True).run()
-    states = [trial.state for trial in told(searcher)]
+    states = [trial.state for trial in in_study(searcher)]
     assert states[3:] == [TrialState.PRUNED] * 2
     assert TrialState.COMPLETE in states[:3]
-    assert [trial.user_attrs["status"] for trial in told(searcher)[3:]] == ["pruned"] * 2
+    assert [trial.user_attrs["status"] for trial in in_study(searcher)[3:]] == ["pruned"] * 2
 
 
 def test_results_that_are_known_train_no_policy():
@@ -224,7 +225,7 @@ def test_results_that_are_known_train_no_policy():
     assert policies[1] not in suggested
     assert len(set(suggested)) == K
     assert searcher.recalled == [1]
-    assert told(searcher)[1].value == score_run(alone(policies[1]))
+    assert in_study(searcher)[1].value == score_run(alone(policies[1]))
     assert searcher.numbers("a") == (0, 2, 3)
 
 
@@ -232,7 +233,7 @@ def test_several_objectives():
     searcher = made(objective="pareto", points_to_evaluate=[EXPLODES])
     assert searcher.suggest("t")["early_stopping"] is False
     Driven(searcher).run()
-    trials = told(searcher)
+    trials = in_study(searcher)
     assert [len(trial.values) for trial in trials] == [3] * K
     assert 0 not in {trial.number for trial in searcher.study.best_trials}
     runs = [alone(LRPolicy.from_dict(trial.user_attrs["policy"])) for trial in trials[1:]]
@@ -255,12 +256,12 @@ def test_known_results_come_one_by_one():
     policy = LRPolicy("FIX", k0=0.02)
     searcher.add_evaluated_point(policy, 0.75)
     searcher.suggest("a")
-    [known] = [trial for trial in told(searcher) if trial.state == TrialState.COMPLETE]
+    [known] = [trial for trial in in_study(searcher) if trial.state == TrialState.COMPLETE]
     assert (known.value, known.user_attrs["policy"]) == (0.75, policy.to_dict())
 
 
 def test_it_is_saved_and_goes_on(tmp_path):
-    """The reports that came after it was saved are told again by a restored trial's first one."""
+    """A restored trial's first report repeats those that came after the searcher was saved."""
     searcher = made()
     driven = Driven(searcher)
     driven.step()
@@ -271,7 +272,7 @@ def test_it_is_saved_and_goes_on(tmp_path):
     again.restore(str(tmp_path / "searcher.pkl"))
     assert again.live == ("t",)
     again.on_trial_complete(trial_id="t", result=driven.last)
-    assert [t.value for t in told(again)] == [t.value for t in told(searcher)]
+    assert [t.value for t in in_study(again)] == [t.value for t in in_study(searcher)]
     assert again.suggest("next") == searcher.suggest("next")
 
 
@@ -317,7 +318,7 @@ def test_a_trainable_that_knows_no_populations_is_told_so_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         searcher.on_trial_complete(trial_id="b", result=last)
-    assert {trial.state for trial in told(searcher)} == {TrialState.FAIL}
+    assert {trial.state for trial in in_study(searcher)} == {TrialState.FAIL}
 
 
 # On a cluster
@@ -337,10 +338,11 @@ class KillWorker(tune.Callback):
 
 @pytest.mark.slow
 def test_a_search_whose_worker_is_killed(local_ray, tmp_path):
-    """All policies are told and stored once, with the numbers that they have alone."""
+    """All policies are recorded and stored once, with the numbers that they have alone."""
     searcher, killer = made(points_to_evaluate=[EXPLODES]), KillWorker()
     trials, runs = searched(
-        *(tmp_path, searcher),
+        tmp_path,
+        searcher,
         config={"checkpoint_seconds": 0},
         callbacks=[killer],
         max_failures=1,
@@ -360,8 +362,8 @@ def test_a_search_whose_worker_is_killed(local_ray, tmp_path):
         assert (run.status, run.curve) == (known.status, known.curve)
         assert dict(run.metrics) == dict(known.metrics)
     assert [run.status for run in runs].count("diverged") == 1
-    assert len(told(searcher)) == 2 * K
-    for trial in told(searcher):
+    assert len(in_study(searcher)) == 2 * K
+    for trial in in_study(searcher):
         policy = LRPolicy.from_dict(trial.user_attrs["policy"])
         assert trial.state == TrialState.COMPLETE
         assert trial.value == score_run(alone(policy))
@@ -388,7 +390,7 @@ def test_what_a_scheduler_cuts_is_pruned(local_ray, tmp_path):
     for run in runs:
         assert run.status == "pruned"
         assert run.curve == alone(run.policy).curve[: len(run.curve)]
-    states = [told_trial.state for told_trial in told(searcher)]
+    states = [trial.state for trial in in_study(searcher)]
     assert states[:2] == [TrialState.PRUNED] * 2
     assert TrialState.RUNNING not in states
 
@@ -418,7 +420,7 @@ def test_a_failed_trial_that_is_run_again(local_ray, how, tmp_path):
     assert failed.status == "ERROR"
     assert [run.status for run in runs] == ["complete", "failed", "failed"]
     states = [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL]
-    assert [trial.state for trial in told(searcher)] == states
+    assert [trial.state for trial in in_study(searcher)] == states
 
     repaired.touch()
     fresh = made()
@@ -486,7 +488,7 @@ def test_a_killed_driver_goes_on(local_ray, tmp_path, monkeypatch):
     assert sorted(places(runs)) == sorted((t.trial_id, i) for t in trials for i in range(3))
     searcher = LRBenchSearcher()
     searcher.restore_from_dir(str(tmp_path / "search"))
-    assert sorted(t.value for t in told(searcher)) == sorted(score_run(run) for run in runs)
+    assert sorted(t.value for t in in_study(searcher)) == sorted(score_run(run) for run in runs)
     whole = Trainer(load_data("digits"), "mlp", recipe_for("digits", "mlp"), device="cpu")
     run = next(run for run in runs if places([run])[0] == (trials[0].trial_id, 0))
     assert run.curve == whole.train(run.policy, 300).run.curve

@@ -218,7 +218,9 @@ class OneAtATime(PopulationTrial):
 
 def test_policies_wait_for_room():
     trial = OneAtATime(
-        *(trainer(), POLICIES, BUDGET),
+        trainer(),
+        POLICIES,
+        BUDGET,
         weights=ScoreWeights(),
         executor="stream",
         early_stopping=False,

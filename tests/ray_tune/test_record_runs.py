@@ -10,13 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import warnings
 from collections import Counter
 
 import numpy as np
 import pytest
+import ray
 from ray import cloudpickle, tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, HyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -71,13 +71,12 @@ def searched(place, trainable, record, config=None, **options):
     return tune.run(
         trainable,
         config={"lr_policy": policies(3), **given},
-        callbacks=[record],
         storage_path=str(pathlib.Path(place, "ray")),
         name="experiment",
         verbose=0,
         raise_on_failed_trial=False,
-        reuse_actors=True,  # half a second for each trial
-        **options,
+        # One process for all trials, as each takes a second or two to start.
+        **{"callbacks": [record], "reuse_actors": True, "max_concurrent_trials": 1, **options},
     )
 
 
@@ -159,23 +158,34 @@ def test_every_trial_is_stored_once(tmp_path, file, record, trainable):
     assert len({run.notes[EXPERIMENT] for run in stored(file)}) == 2
 
 
+class Unlock(tune.Callback):
+    """Ends another process's lock of the database once a result waits for it."""
+
+    def __init__(self, record, other):
+        self.record = record
+        self.other = other
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        if self.record.waiting:
+            self.other.rollback()
+
+
 @pytest.mark.slow
 def test_a_database_locked_during_the_search_stops_nothing(tmp_path, file, record, monkeypatch):
     monkeypatch.setattr("lrbench_hpo.database.run_store._PAUSE", 0.5)
-    other = sqlite3.connect(file, check_same_thread=False)
+    other = sqlite3.connect(file)
     other.execute("BEGIN EXCLUSIVE")
-    unlock = threading.Timer(4, other.rollback)
-    unlock.start()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        done = searched(tmp_path, plain, record, {"pause": 0.3, "lr_policy": policies(12)})
-    unlock.join()
+        callbacks = [record, Unlock(record, other)]
+        done = searched(tmp_path, plain, record, {"pause": 0.2}, callbacks=callbacks)
+    assert not other.in_transaction
     other.close()
     assert {trial.status for trial in done.trials} == {"TERMINATED"}
     assert Counter(run.notes[TRIAL] for run in stored(file)) == {
         trial.trial_id: 1 for trial in done.trials
     }
-    assert any("locked by another process" in str(warning.message) for warning in told)
+    assert any("locked by another process" in str(warning.message) for warning in caught)
     assert record.waiting == ()
     assert not list((tmp_path / "share" / "lrbench_hpo").glob("waiting-*"))
 
@@ -254,8 +264,10 @@ def test_a_metric_of_ones_own_tells_what_diverged_and_what_failed(tmp_path, file
 )
 def test_what_a_scheduler_cuts_is_pruned(tmp_path, file, record, trainable, scheduler):
     worse_and_worse = [fixed(0.09 - 0.01 * i) for i in range(8)]
-    config = {"lr_policy": tune.grid_search(worse_and_worse), "pause": 0.05}
-    done = searched(tmp_path, trainable, record, config, scheduler=scheduler())
+    config = {"lr_policy": tune.grid_search(worse_and_worse)}
+    # HyperBand cuts nothing when fewer trials than its bracket are there at once.
+    options = {"max_concurrent_trials": 8, "resources_per_trial": {"cpu": 2}}
+    done = searched(tmp_path, trainable, record, config, scheduler=scheduler(), **options)
     runs = {run.notes[TRIAL]: run for run in stored(file)}
     assert len(stored(file)) == len(runs) == len(done.trials) == 8
     for trial in done.trials:
@@ -282,10 +294,10 @@ class Enough(tune.Stopper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainable", [plain, Whole])
-@pytest.mark.parametrize("options", [{"stop": Enough}, {"time_budget_s": 4}])
+@pytest.mark.parametrize("options", [{"stop": Enough}, {"time_budget_s": 3}])
 def test_what_the_time_budget_ends_is_pruned(tmp_path, file, record, trainable, options):
     options = {name: value() if callable(value) else value for name, value in options.items()}
-    config = {"lr_policy": policies(4), "pause": 1.0}
+    config = {"lr_policy": policies(4), "pause": 0.5}
     done = searched(tmp_path, trainable, record, config, **options)
     runs = {run.notes[TRIAL]: run for run in stored(file)}
     # Those that had not begun, or not reported, taught nothing.
@@ -328,10 +340,12 @@ def test_optuna_search_with_policies_in_its_config(tmp_path, file, record):
         tune.report({"iteration": BUDGET, "top1": config["lr_policy"]["k1"] / 2})
 
     searched(
-        *(tmp_path, named, record, config),
+        tmp_path,
+        named,
+        record,
+        config,
         search_alg=search,
         num_samples=4,
-        max_concurrent_trials=2,
     )
     runs = stored(file)
     assert len(runs) == 4
@@ -355,7 +369,8 @@ def test_a_policy_from_ones_own_config_and_names_from_keywords(tmp_path, file):
         tune.report({"top1": 0.6})
 
     config = {"lr": tune.grid_search([0.1, 0.2])}
-    tune.run(own, config=config, callbacks=[record], storage_path=str(tmp_path / "ray"), verbose=0)
+    given = {"config": config, "callbacks": [record], "storage_path": str(tmp_path / "ray")}
+    tune.run(own, **given, verbose=0, reuse_actors=True, max_concurrent_trials=1)
     with connect(file) as db:
         runs = db.find("flowers", "VGG-16", source="team", curves=True)
     assert sorted(run.policy.k0 for run in runs) == [0.1, 0.2]
@@ -400,14 +415,16 @@ sys.path.insert(0, {tests!r})
 import ray
 from ray import tune, cloudpickle
 import test_record_runs as t
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address={address!r}, log_to_driver=False)
 {code}
 """
 
 
 def driver(code):
-    """A driver with a Ray of its own, in a process that can be killed."""
-    text = DRIVER.format(tests=os.path.dirname(__file__), code=textwrap.dedent(code))
+    """A driver in a process that can be killed."""
+    address = ray.get_runtime_context().gcs_address
+    code = textwrap.dedent(code)
+    text = DRIVER.format(tests=os.path.dirname(__file__), address=address, code=code)
     return subprocess.Popen([sys.executable, "-c", text], env=os.environ.copy())
 
 
@@ -418,7 +435,7 @@ def killed_after(file, code, rows):
     try:
         limit = time.monotonic() + 120
         while len(stored(file)) < rows and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.1)
+            time.sleep(0.05)
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGKILL)
@@ -428,7 +445,7 @@ def killed_after(file, code, rows):
 
 SEARCH = """
 t.searched({tmp!r}, t.{trainable}, t.RecordRuns({file!r}),
-    {{"lr_policy": t.policies(8), "pause": 0.4}}, resume={resume}, max_failures=0)
+    {{"lr_policy": t.policies(6), "pause": 0.1}}, resume={resume}, max_failures=0)
 """
 
 
@@ -436,14 +453,14 @@ t.searched({tmp!r}, t.{trainable}, t.RecordRuns({file!r}),
 @pytest.mark.parametrize("trainable", ["plain", "Whole"])
 def test_a_killed_driver_that_resumes_stores_each_trial_once(tmp_path, file, trainable):
     code = SEARCH.format(tmp=str(tmp_path), trainable=trainable, file=str(file), resume=False)
-    with killed_after(file, code, rows=3):
+    with killed_after(file, code, rows=2):
         before = {run.uid for run in stored(file)}
     resumed = driver(code.replace("resume=False", "resume=True"))
     assert resumed.wait(timeout=300) == 0
     runs = stored(file)
     assert before <= {run.uid for run in runs}
     assert Counter(run.policy.k0 for run in runs) == {
-        LRPolicy.from_dict(fixed(0.01 * (i + 1))).k0: 1 for i in range(8)
+        LRPolicy.from_dict(fixed(0.01 * (i + 1))).k0: 1 for i in range(6)
     }
     assert {run.status for run in runs} == {"complete"}
     assert len({run.notes[EXPERIMENT] for run in runs}) == 1
@@ -467,7 +484,9 @@ def test_a_tuner_is_restored_and_a_failed_trial_is_run_again(tmp_path, file, rec
     run_config = tune.RunConfig(
         name="healing", storage_path=str(tmp_path / "ray"), callbacks=[record], verbose=0
     )
-    tune.Tuner(healing, param_space=space, run_config=run_config).fit()
+    tune_config = tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1)
+    tuner = tune.Tuner(healing, param_space=space, tune_config=tune_config, run_config=run_config)
+    tuner.fit()
     assert Counter(run.status for run in stored(file)) == {"complete": 2, "failed": 1}
     place = str(tmp_path / "ray" / "healing")
     # Restored with nothing to do: nothing is stored.

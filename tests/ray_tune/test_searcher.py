@@ -89,7 +89,10 @@ def test_data_that_is_an_object_has_no_name_and_no_evidence(tmp_path):
     searcher = LRBenchSearcher(database=tmp_path / "lr.db")
     searcher.set_search_properties("score", "max", {"dataset": object(), "model": len})
     searcher.suggest("t")
-    assert (searcher._ready().asked.settings.task.dataset, os.listdir(tmp_path)) == ("unnamed", [])
+    assert (searcher._ready().ask_tell.settings.task.dataset, os.listdir(tmp_path)) == (
+        "unnamed",
+        [],
+    )
 
 
 @pytest.mark.parametrize("function", ALL_FUNCTIONS)
@@ -172,12 +175,12 @@ def test_many_live_trials_swap_the_sampler():
     searcher = made(seed=0)
     for number in range(203):
         searcher.suggest(f"t{number}")
-    assert searcher.study.sampler is searcher._trials.asked._samplers[1]
-    assert searcher._trials.asked._samplers[0] is not searcher._trials.asked._samplers[1]
+    assert searcher.study.sampler is searcher._trials.ask_tell._samplers[1]
+    assert searcher._trials.ask_tell._samplers[0] is not searcher._trials.ask_tell._samplers[1]
     for number in range(203):
         searcher.on_trial_complete(trial_id=f"t{number}", result=last(0.5))
     searcher.suggest("one more")
-    assert searcher.study.sampler is searcher._trials.asked._samplers[0]
+    assert searcher.study.sampler is searcher._trials.ask_tell._samplers[0]
 
 
 def test_a_sampler_of_ones_own_is_never_swapped():
@@ -298,7 +301,7 @@ def test_a_failed_trial_that_is_run_again_gets_its_value(numbers):
     assert again.params == failed.params
     assert again.user_attrs["policy"] == first["lr_policy"]
     assert searcher.number("t") == again.number
-    assert searcher._trials.ends._seen == {}
+    assert searcher._trials.outcomes._last == {}
 
 
 @pytest.mark.parametrize("end", [last(math.nan), None], ids=["NaN", "errors"])

@@ -37,7 +37,8 @@ def search(trainable, searcher, tmp_path, **options):
             storage_path=str(tmp_path),
             raise_on_failed_trial=False,
             verbose=0,
-            **{"reuse_actors": True, **options},
+            # One process for all trials, as each takes a second or two to start.
+            **{"reuse_actors": True, "max_concurrent_trials": 1, **options},
         )
 
 
@@ -68,7 +69,7 @@ def test_a_second_experiment_is_not_held_up_by_trials_that_the_first_left(local_
     def endless(config):
         for number in range(1, 10_000):
             tune.report({"score": 0.1, "iteration": min(number, 300)})
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     searcher = made()
     options = {"max_concurrent_trials": 2, "config": {"a": 1}}
@@ -131,16 +132,19 @@ def ended(folder):
     return sum(trial.is_finished() for trial in trials), len(told)
 
 
-@pytest.fixture
-def moments(local_ray, tmp_path, monkeypatch):
-    """The files of one experiment after two trials of six, and after four; and its options."""
-    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    hold, folder = tmp_path / "hold", tmp_path / "search"
-    copies = {2: tmp_path / "two", 4: tmp_path / "four"}
+@pytest.fixture(scope="module")
+def moments(local_ray, tmp_path_factory):
+    """The files of one experiment after two trials of six, and after four; its place, its options.
+
+    Tests put the files there again and go on with them.
+    """
+    place = tmp_path_factory.mktemp("moments")
+    hold, folder = place / "hold", place / "search"
+    copies = {2: place / "two", 4: place / "four"}
 
     def held(config):
         while hold.exists():
-            time.sleep(0.05)
+            time.sleep(0.02)
         tune.report({"score": 0.5, "iteration": 400})
 
     options = {
@@ -148,10 +152,12 @@ def moments(local_ray, tmp_path, monkeypatch):
         "config": {"a": 1},
         "num_samples": 6,
         "max_concurrent_trials": 1,
-        "time_budget_s": LIMIT,
+        "time_budget_s": 10 * LIMIT,  # from the first start, for all that go on with it
     }
     keep = Keep(folder, copies, hold)
-    search(held, made(), tmp_path, callbacks=[keep], **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
+        search(held, made(), place, callbacks=[keep], **options)
     assert all(copy.exists() for copy in copies.values())
     return copies[2], copies[4], folder, options
 
@@ -163,7 +169,7 @@ SUGGESTED = ["searcher-state*", "search_gen_state*"]
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [SEARCHER, SUGGESTED], ids=["searcher", "and its wrapper"])
 @pytest.mark.parametrize("newer", ["the searcher's", "Ray's"])
-def test_files_of_a_killed_driver_may_be_from_different_moments(moments, tmp_path, newer, files):
+def test_files_of_a_killed_driver_may_be_from_different_moments(moments, newer, files):
     two, four, folder, options = moments
     of_ray, of_searcher = (two, four) if newer == "the searcher's" else (four, two)
     shutil.rmtree(folder)
@@ -173,7 +179,7 @@ def test_files_of_a_killed_driver_may_be_from_different_moments(moments, tmp_pat
         shutil.copy(file, folder / file.name)
     before = [trial.trial_id for trial in tune.ExperimentAnalysis(str(folder)).trials]
     searcher = made()
-    done = search(whole, searcher, tmp_path, resume="AUTO", **options)
+    done = search(whole, searcher, folder.parent, resume="AUTO", **options)
     ids = {trial.trial_id for trial in done.trials}
     assert {trial.status for trial in done.trials} == {"TERMINATED"}
     assert set(before) < ids
@@ -216,7 +222,7 @@ def test_metric_and_mode_arrive_without_any_config(local_ray, tmp_path, how, at_
         tune.Tuner(
             train,
             tune_config=tune.TuneConfig(
-                search_alg=searcher, max_concurrent_trials=at_once, **options
+                search_alg=searcher, max_concurrent_trials=at_once, reuse_actors=True, **options
             ),
             run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
         ).fit()
@@ -255,14 +261,14 @@ def test_files_of_another_search_are_refused(tmp_path, other, says, way):
     assert "\n" not in str(refused.value)
 
 
-def test_an_experiment_of_another_search_is_not_gone_on_with(moments, tmp_path):
+def test_an_experiment_of_another_search_is_not_gone_on_with(moments):
     two, _, folder, options = moments
     shutil.rmtree(folder)
     shutil.copytree(two, folder)
     searcher = made(seed=1)
     searcher.suggest("t0")
     with pytest.raises(StudyError, match="study 'search' was created with seed 0, not 1"):
-        search(whole, searcher, tmp_path, resume="AUTO", **options)
+        search(whole, searcher, folder.parent, resume="AUTO", **options)
 
 
 def test_files_of_the_same_search_are_taken_also_without_a_seed(tmp_path):

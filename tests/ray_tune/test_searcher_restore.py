@@ -161,7 +161,7 @@ def test_a_failed_trial_that_is_run_again_gets_its_value(how, tmp_path):
                 search_alg=searcher,
                 config={"dataset": "digits"},
                 num_samples=4,
-                max_concurrent_trials=2,
+                max_concurrent_trials=1,
                 storage_path=str(tmp_path),
                 raise_on_failed_trial=False,
                 reuse_actors=True,

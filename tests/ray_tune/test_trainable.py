@@ -18,7 +18,7 @@ from lrbench_hpo.errors import DataError, RecordError, TrainingError, UnknownNam
 from lrbench_hpo.ray_tune.on_worker import best_weights, check_on_worker, measure_on_worker
 from lrbench_hpo.ray_tune.trainable import Train, train
 from lrbench_hpo.records.member_reports import members_in
-from lrbench_hpo.records.reports import outcome, run_in
+from lrbench_hpo.records.reports import final_status, run_in
 from lrbench_hpo.records.score import ScoreWeights, score_run
 from lrbench_hpo.records.tasks import recipe_for
 from lrbench_hpo.training import Trainer, load_data
@@ -61,18 +61,26 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def search(local_ray, tmp_path):
     """`tune.run` with what every test gives."""
+    return functools.partial(searched, tmp_path)
 
-    def run(config=None, **options):
-        given = {
-            "storage_path": str(tmp_path),
-            "verbose": 0,
-            "metric": "score",
-            "mode": "max",
-            "reuse_actors": True,
-        }
-        return tune.run(Train, config={**CONFIG, **(config or {})}, **{**given, **options})
 
-    return run
+@pytest.fixture(scope="module")
+def plain_trial(local_ray, tmp_path_factory):
+    """The trial of an experiment with `CONFIG` as it is."""
+    return searched(tmp_path_factory.mktemp("plain")).trials[0]
+
+
+def searched(folder, config=None, **options):
+    given = {
+        "storage_path": str(folder),
+        "verbose": 0,
+        "metric": "score",
+        "mode": "max",
+        # One process for all trials, as each takes seconds to load torch.
+        "reuse_actors": True,
+        "max_concurrent_trials": 1,
+    }
+    return tune.run(Train, config={**CONFIG, **(config or {})}, **{**given, **options})
 
 
 @functools.cache
@@ -131,14 +139,14 @@ class Pids(tune.Callback):
         self.of_trials.setdefault(trial.trial_id, set()).add(result["pid"])
 
 
-def test_a_trial_gives_the_trainers_numbers(search):
-    trial = search().trials[0]
+def test_a_trial_gives_the_trainers_numbers(plain_trial):
+    trial = plain_trial
     expected = trained().run
     run = run_in(trial.last_result)
     assert (run.curve, dict(run.metrics)) == (expected.curve, dict(expected.metrics))
     assert (run.task, run.policy, run.seed) == (expected.task, POLICY, 0)
     assert trial.last_result["score"] == score_run(expected, ScoreWeights())
-    assert outcome(trial.last_result) == run.status == "complete"
+    assert final_status(trial.last_result) == run.status == "complete"
     assert run.environment["threads"] == 1
 
 
@@ -241,13 +249,13 @@ def test_a_damaged_checkpoint_is_one_line(here, tmp_path):
 def test_a_diverged_trial_ends_without_an_error(search):
     trial = search({"model": "lenet", "lr_policy": fixed(1000.0)}).trials[0]
     assert (trial.status, trial.last_result["status"]) == ("TERMINATED", "diverged")
-    assert outcome(trial.last_result) == "diverged"
+    assert final_status(trial.last_result) == "diverged"
 
 
 def test_processes_are_reused(search):
     pids = Pids()
     rates = tune.grid_search([fixed(rate) for rate in RATES])
-    trials = search({"lr_policy": rates}, callbacks=[pids], max_concurrent_trials=1).trials
+    trials = search({"lr_policy": rates}, callbacks=[pids]).trials
     assert len({pid for found in pids.of_trials.values() for pid in found}) == 1
     for rate, trial in zip(RATES, trials, strict=True):
         assert run_in(trial.last_result).curve == trained(LRPolicy("FIX", k0=rate)).run.curve
@@ -270,14 +278,16 @@ SCHEDULERS = {
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_cut_trials_and_change_no_number(search, name):
     rates = tune.grid_search([fixed(rate) for rate in RATES])
-    trials = search({"lr_policy": rates}, scheduler=SCHEDULERS[name]()).trials
+    # HyperBand cuts nothing when fewer trials than its bracket are there at once.
+    options = {"scheduler": SCHEDULERS[name](), "max_concurrent_trials": 8}
+    trials = search({"lr_policy": rates}, **options).trials
     statuses = []
     for rate, trial in zip(RATES, trials, strict=True):
         assert trial.status == "TERMINATED"
         run = run_in(trial.last_result)
         whole = trained(LRPolicy("FIX", k0=rate)).run
         assert run.curve == whole.curve[: len(run.curve)]
-        statuses.append(outcome(trial.last_result))
+        statuses.append(final_status(trial.last_result))
         assert (statuses[-1] == "complete") == (run.curve[-1].iteration == BUDGET)
     assert set(statuses) == {"complete", "pruned"}
 
@@ -300,14 +310,14 @@ def test_what_a_time_limit_ends_leaves_the_run_so_far(search):
     changes = {"max_iterations": 10**7, "evaluations": 10**5, "lr_policy": fixed(0.01)}
     trial = search(changes, stop=Enough()).trials[0]
     assert trial.status == "TERMINATED"
-    assert outcome(trial.last_result) == "pruned"
+    assert final_status(trial.last_result) == "pruned"
     assert len(run_in(trial.last_result).curve) > 1
 
 
 @pytest.mark.slow
 def test_repeated_trials_have_seeds_of_their_own(search):
     repeater = Repeater(Fixed(metric="score", mode="max"), repeat=2)
-    trials = search(search_alg=repeater, num_samples=2).trials
+    trials = search(search_alg=repeater, num_samples=2, max_concurrent_trials=0).trials
     runs = {run.seed: run for run in (run_in(trial.last_result) for trial in trials)}
     assert set(runs) == {0, 1}
     assert all(run.curve == trained(seed=seed).run.curve for seed, run in runs.items())
@@ -388,15 +398,14 @@ def test_data_and_models_may_be_given_as_objects(search):
 
 
 @pytest.mark.slow
-def test_a_config_is_checked_and_a_winner_measured_on_a_worker(search):
+def test_a_config_is_checked_and_a_winner_measured_on_a_worker(plain_trial):
     plain = {key: value for key, value in CONFIG.items() if key != "lr_policy"}
     checked = ray.get(ray.remote(check_on_worker).remote(plain))
     task = {"num_classes": 10, "num_train": 1437, "image_shape": [1, 16, 16], "dataset": "digits"}
     assert task.items() <= checked["task"].items()
     assert (checked["dataset"], checked["repeatable"]) == ("digits", True)
     assert checked["environment"]["threads"] == 1
-    trial = search().trials[0]
-    arguments = (trial.config, trial.checkpoint)
+    arguments = (plain_trial.config, plain_trial.checkpoint)
     measured = ray.get(ray.remote(measure_on_worker).remote(*arguments))
     trainer = Trainer(load_data("digits"), "mlp", device="cpu")
     assert measured == trainer.test(trained().state)

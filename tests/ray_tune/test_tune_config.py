@@ -16,11 +16,6 @@ from lrbench_hpo.ray_tune.experiment import (
     own_domains,
     with_levels,
 )
-from lrbench_hpo.ray_tune.ray_internals import (
-    controller,
-    experiment_spec,
-    refuse_population_based_training,
-)
 
 NOTHING = dict.fromkeys(SHARED)
 POLICY = LRPolicy("FIX", k0=0.1)
@@ -183,10 +178,3 @@ def test_levels_come_back():
 def test_only_numbers_are_stopping_criteria():
     assert criteria({"training_iteration": 3}) == {"training_iteration": 3}
     assert criteria(None) == criteria(lambda *_: False) == {}
-
-
-def test_outside_ray_nobody_asks():
-    host = controller()
-    assert host is None
-    assert experiment_spec(host) == {}
-    refuse_population_based_training(host)

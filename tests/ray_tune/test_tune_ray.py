@@ -1,26 +1,37 @@
-"""``lrbench-hpo tune --ray``: the same job on a Ray of its own, as a person runs it."""
+"""``lrbench-hpo tune --ray``: the same job with its trials on Ray.
+
+Only what is about the program's own process runs as one. All else runs in this process, with its
+trials on the Ray that the tests share: a process with torch and a Ray take ten seconds to start.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import ray
 
 from lrbench_hpo import LRPolicy, connect
+from lrbench_hpo.cli import main
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("tune", "digits", "mlp", "--ray")
-AT_ONCE = 2  # trials that a search here runs at the same time, a CPU each
+MLP = ("tune", "digits", "mlp")
+AT_ONCE = 2  # trials that a search on a Ray of its own runs at the same time here, a CPU each
+
+Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -30,6 +41,42 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return tmp_path
+
+
+@pytest.fixture
+def run(home, monkeypatch) -> Run:
+    """Run the command line in this process: its exit status, and all that it prints."""
+    ray.shutdown()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # which the command line changes
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run_here(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["lrbench-hpo", *map(str, arguments)])
+        out = io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(out),
+            pytest.raises(SystemExit) as end,
+        ):
+            main()
+        assert "Traceback" not in out.getvalue()
+        return end.value.code, out.getvalue()
+
+    return run_here
+
+
+@pytest.fixture
+def search(run, ray_address) -> Run:
+    """Run a search in this process, one trial at a time, on the Ray that the tests share."""
+
+    def on_ray(*arguments: object) -> tuple[int, str]:
+        options = ["--ray", ray_address, "--max-concurrent", 1]
+        if "--storage" not in arguments:
+            options += ["--storage", "ray"]
+        return run(*arguments, *options)
+
+    return on_ray
 
 
 def started(home: Path, *arguments: object) -> subprocess.Popen[str]:
@@ -43,7 +90,8 @@ def started(home: Path, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def run(home: Path, *arguments: object) -> tuple[int, str]:
+def run_alone(home: Path, *arguments: object) -> tuple[int, str]:
+    """Run the command line as a process of its own."""
     process = started(home, *arguments)
     out, _ = process.communicate(timeout=300)
     assert "Traceback" not in out
@@ -65,8 +113,8 @@ def until_a_trial_has_ended(process: subprocess.Popen[str], ended: int = 1) -> l
     raise AssertionError("".join(lines))
 
 
-def test_a_search_ends_with_the_same_table_and_the_next_repeats_no_training(home):
-    code, out = run(home, *SMALL, "-T", 30, "--trials", 6, "--json", "out.json")
+def test_a_search_ends_with_the_same_table_and_the_next_repeats_no_training(home, search):
+    code, out = run_alone(home, *MLP, "--ray", "-T", 30, "--trials", 6, "--json", "out.json")
     assert code == 0, out
     assert "on a Ray of your own on this machine" in out
     assert "starting from 5 published results" in out
@@ -81,7 +129,7 @@ def test_a_search_ends_with_the_same_table_and_the_next_repeats_no_training(home
         entry.notes["ray_trial"] for entry in stored
     }
 
-    code, out = run(home, *SMALL, "-T", 30, "--trials", 2, "--json", "out.json")
+    code, out = search(*MLP, "-T", 30, "--trials", 2)
     assert code == 0, out
     assert "not done again" in out
     assert len(local_runs(home)) == 8
@@ -89,9 +137,9 @@ def test_a_search_ends_with_the_same_table_and_the_next_repeats_no_training(home
     assert len(set(trainings)) == len(trainings)
 
 
-def test_populations_are_rows_of_the_same_table(home):
-    command = (*SMALL, "-T", 40, "--trials", 5, "--population", 3, "--executor", "stream")
-    code, out = run(home, *command, "--json", "out.json")
+def test_populations_are_rows_of_the_same_table(home, search):
+    command = (*MLP, "-T", 40, "--trials", 5, "--population", 3, "--executor", "stream")
+    code, out = search(*command, "--json", "out.json")
     assert code == 0, out
     assert "2 populations of 3, " in out
     assert "measured once: Top-1" in out
@@ -103,8 +151,8 @@ def test_populations_are_rows_of_the_same_table(home):
     assert all(f"trial {trial['number']}: score" in out for trial in results["trials"])
 
 
-def test_what_a_scheduler_cuts_is_told_and_stored_as_pruned(home):
-    code, out = run(home, *SMALL, "-T", 200, "--trials", 8, "--scheduler", "asha", "--seed", 1)
+def test_what_a_scheduler_cuts_is_printed_and_stored_as_pruned(home, search):
+    code, out = search(*MLP, "-T", 200, "--trials", 8, "--scheduler", "asha", "--seed", 1)
     assert code == 0, out
     statuses = [entry.status for entry in local_runs(home)]
     assert len(statuses) == 8
@@ -112,24 +160,25 @@ def test_what_a_scheduler_cuts_is_told_and_stored_as_pruned(home):
     assert ", pruned, " in out
 
 
-def test_a_file_of_ones_own_is_found_by_workers_in_other_folders(home):
+def test_a_file_of_ones_own_is_found_by_workers_in_other_folders(home, search):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 255, (300, 8, 8), dtype=np.uint8)
     labels = generator.integers(0, 3, 300)
     np.savez(home / "mine.npz", train_images=images, train_labels=labels)
-    (home / "net.py").write_text(
+    (home / "linear_net.py").write_text(
         "import torch\n"
         "def make(num_classes, image_shape):\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))\n"
     )
-    arguments = ("tune", "mine.npz", "net:make", "--ray", "-T", 10, "--trials", 2)
-    code, out = run(home, *arguments, "--batch-size", 20)
+    arguments = ("tune", "mine.npz", "linear_net:make", "-T", 10, "--trials", 2)
+    code, out = search(*arguments, "--batch-size", 20)
     assert code == 0, out
     assert len(local_runs(home)) == 2
 
 
-def test_ctrl_c_keeps_what_was_done(home):
-    process = started(home, *SMALL, "-T", 400, "--trials", 200)
+def test_ctrl_c_keeps_what_was_done(home, ray_address):
+    on_ray = ("--ray", ray_address, "--max-concurrent", 1)
+    process = started(home, *MLP, "-T", 400, "--trials", 200, *on_ray)
     lines = until_a_trial_has_ended(process)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=120)
@@ -142,12 +191,11 @@ def test_ctrl_c_keeps_what_was_done(home):
 
 
 def until_trials_train(process: subprocess.Popen[str], count: int) -> None:
-    """Wait until so many workers of the search's own Ray report results of trials."""
-    search = psutil.Process(process.pid)
+    """Wait until so many workers of the Ray that the tests share train."""
     while True:
         assert process.poll() is None, process.stdout.read()
         titles = []
-        for worker in search.children(recursive=True):
+        for worker in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):  # it has just ended
                 titles += worker.cmdline()[:1]
         if sum(title.startswith("ray::Train.train") for title in titles) >= count:
@@ -155,10 +203,10 @@ def until_trials_train(process: subprocess.Popen[str], count: int) -> None:
         time.sleep(0.1)
 
 
-def test_ctrl_c_during_the_last_trials_measures_no_winner(home):
+def test_ctrl_c_during_the_last_trials_measures_no_winner(home, ray_address):
     """There is nothing left to suggest, but these trials have not ended."""
     arguments = ("--max-iterations", 10**6, "--trials", 2, "--max-concurrent", 2)
-    process = started(home, *SMALL, *arguments, "--cpus-per-trial", 0.5)
+    process = started(home, *MLP, *arguments, "--ray", ray_address, "--cpus-per-trial", 0.5)
     until_trials_train(process, 2)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=120)
@@ -169,34 +217,29 @@ def test_ctrl_c_during_the_last_trials_measures_no_winner(home):
     assert "complete" not in {entry.status for entry in local_runs(home)}
 
 
-def test_a_name_of_another_search_is_refused(home):
+def test_a_name_of_another_search_is_refused(home, search):
+    (home / "digits" / "train" / "cat").mkdir(parents=True)  # changes nothing
     mine = ("--trials", 1, "--study-name", "mine", "--storage", "here")
-    code, out = run(home, *SMALL, "-T", 20, *mine)
+    code, out = search(*MLP, "-T", 20, *mine)
     assert code == 0, out
     for command, says in (
-        (("tune", "digits", "lenet", "--ray", "-T", 20), "lenet"),
-        ((*SMALL, "-T", 30), "20, not 30"),
-        ((*SMALL, "-T", 20, "--seed", 1), "seed 0, not 1"),
+        (("tune", "digits", "lenet", "-T", 20), "lenet"),
+        ((*MLP, "-T", 30), "20, not 30"),
+        ((*MLP, "-T", 20, "--seed", 1), "seed 0, not 1"),
     ):
-        code, out = run(home, *command, *mine)
+        code, out = search(*command, *mine)
         assert code == 2, out
         last = out.strip().splitlines()[-1]
         assert "study 'mine' was created with" in last
         assert says in last
         assert "measured once" not in out
-    assert len(local_runs(home)) == 1
-
-
-def test_a_folder_with_a_data_sets_name_changes_nothing(home):
-    (home / "digits" / "train" / "cat").mkdir(parents=True)
-    code, out = run(home, *SMALL, "-T", 20, "--trials", 1)
-    assert code == 0, out
     [entry] = local_runs(home)
     assert (entry.task.dataset, entry.task.num_train) == ("digits", 1437)
 
 
-def test_when_all_trials_fail_the_reason_is_one_line(home):
-    (home / "net.py").write_text(
+def test_when_all_trials_fail_the_reason_is_one_line(home, search, monkeypatch):
+    monkeypatch.setattr("lrbench_hpo.ray_tune.search._MAX_FAILURES", 0)  # they would fail again
+    (home / "failing_net.py").write_text(
         "import torch\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self, num_classes, image_shape):\n"
@@ -207,21 +250,20 @@ def test_when_all_trials_fail_the_reason_is_one_line(home):
         "            raise RuntimeError('first line\\nsecond line')\n"
         "        return self.last(images.flatten(1))\n"
     )
-    arguments = ("tune", "digits", "net:Net", "--ray", "-T", 10, "--trials", 2)
-    code, out = run(home, *arguments)
+    code, out = search("tune", "digits", "failing_net:Net", "-T", 10, "--trials", 2)
     assert code == 1, out
     last = out.strip().splitlines()[-1]
     assert last == "lrbench-hpo: all 2 trials failed: RuntimeError: first line second line"
 
 
-def test_a_killed_search_goes_on_under_its_name(home):
-    arguments = (*SMALL, "-T", 600, "--trials", 6, "--study-name", "mine", "--storage", "here")
-    process = started(home, *arguments)
+def test_a_killed_search_goes_on_under_its_name(home, search):
+    arguments = (*MLP, "-T", 600, "--trials", 6, "--study-name", "mine", "--storage", "here")
+    process = started(home, *arguments, "--ray")
     until_a_trial_has_ended(process, 2)
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    code, out = run(home, *arguments, "--json", "out.json")
+    code, out = search(*arguments, "--json", "out.json")
     assert code == 0, out
     trials = json.loads((home / "out.json").read_text())["trials"]
     assert len(trials) == 6
@@ -235,7 +277,7 @@ def test_a_killed_search_goes_on_under_its_name(home):
     assert {entry.status for entry in stored} <= {"complete", "diverged"}
 
     more = [8 if argument == 6 else argument for argument in arguments]
-    code, out = run(home, *more)
+    code, out = search(*more)
     assert code == 0, out
     assert "'mine' was begun with 6 trials, which stays so" in out
     assert len(local_runs(home)) == len(stored)
@@ -248,30 +290,36 @@ def test_a_killed_search_goes_on_under_its_name(home):
         (("--ray", "--scheduler", "hyper"), "unknown scheduler 'hyper'"),
         (("--scheduler", "asha"), "add --ray"),
         (("--cpus-per-trial", 2), "add --ray"),
-        (("--ray", "--cpus-per-trial", 1000), "fits on no node"),
+        (("--ray", "shared", "--cpus-per-trial", 1000), "fits on no node"),
         (("--ray", "--cpus-per-trial", 0), "expected a number above 0"),
         (("--ray", "--gpus-per-trial", -1), "--gpus-per-trial -1"),
         (("--ray", "--gpus-per-trial", 1.5), "above 1, expected a whole number"),
         (("--ray", "--max-concurrent", 0), "--max-concurrent 0"),
-        (("--ray", "127.0.0.1:1"), "Ray at '127.0.0.1:1'"),
         (("--ray", "ray://h:1"), "Ray at 'ray://h:1': through Ray Client"),
         (("--ray", "--storage", "sqlite:///s.db"), "a folder or URL that all nodes can write to"),
         (("--ray", "--storage", "/proc/nope"), "expected a folder that can be written"),
         (("--ray", "--database", "mongodb://h/x"), "mongodb"),
         (("--ray", "--objective", "scor"), "did you mean score"),
-        (("--ray", "--device", "cuda:9"), "device"),
+        (("--ray", "shared", "--device", "cuda:9"), "device"),
     ],
 )
-def test_bad_input_is_one_clear_line(home, arguments, says):
-    code, out = run(home, "tune", "digits", "mlp", "--trials", 2, *arguments)
+def test_bad_input_is_one_clear_line(run, ray_address, arguments, says):
+    given = [ray_address if argument == "shared" else argument for argument in arguments]
+    code, out = run(*MLP, "--trials", 2, *given)
     assert code == 2, out
     assert says in out.strip().splitlines()[-1]
 
 
-def test_a_range_test_comes_first_where_nothing_tells_the_lr_scale(home: Path) -> None:
-    search = (*SMALL, "-T", 60, "--optimizer", "adam", "--trials", 1)
-    code, out = run(home, *search)
-    assert code == 0
+def test_bad_input_is_one_clear_line_of_the_whole_program(home):
+    code, out = run_alone(home, *MLP, "--trials", 2, "--ray", "127.0.0.1:1")
+    assert code == 2, out
+    [line] = out.strip().splitlines()
+    assert "Ray at '127.0.0.1:1'" in line
+
+
+def test_a_range_test_comes_first_where_nothing_tells_the_lr_scale(home, search) -> None:
+    code, out = search(*MLP, "-T", 60, "--optimizer", "adam", "--trials", 1)
+    assert code == 0, out
     assert "range test: reference LR" in out
     assert "(measured by a range test)" in out
     with connect(home / "data" / "lrbench_hpo" / "lrbench.db") as db:

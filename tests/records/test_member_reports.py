@@ -25,8 +25,19 @@ def test_text_and_list_say_the_same():
 @pytest.mark.parametrize(
     "members",
     [
-        *(None, 7, "no JSON", "7", "{}", {"0": {"score": 1}}, [], [7], [{"score": 0.5}]),
-        *([{"member": -1}], [{"member": True}], [{"member": "0"}], [{"member": 0.0}]),
+        None,
+        7,
+        "no JSON",
+        "7",
+        "{}",
+        {"0": {"score": 1}},
+        [],
+        [7],
+        [{"score": 0.5}],
+        [{"member": -1}],
+        [{"member": True}],
+        [{"member": "0"}],
+        [{"member": 0.0}],
     ],
 )
 def test_what_is_no_list_of_numbered_reports_is_none(members):

@@ -42,7 +42,9 @@ def test_metrics_are_those_of_the_best_report_and_the_curve_has_them_all():
         "final_top1": 0.8,
     }
     assert [(p.iteration, p.lr, p.top1) for p in run.curve] == [
-        *((10, 0.1, 0.5), (20, None, 0.8), (30, None, 0.8))
+        (10, 0.1, 0.5),
+        (20, None, 0.8),
+        (30, None, 0.8),
     ]
     assert run.curve[-1].eval_loss is None
     assert pickle.loads(pickle.dumps(reports)) == reports  # noqa: S301

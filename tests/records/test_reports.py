@@ -8,11 +8,14 @@ import pytest
 
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reports import (
+    COSTS,
+    KNOWN_METRICS,
     METRICS,
     RUN,
-    ended,
+    TrialOutcome,
+    best_evaluation,
+    final_status,
     finite,
-    outcome,
     position,
     report,
     run_in,
@@ -119,7 +122,7 @@ def test_how_far_a_report_is(result, expected):
 
 
 def test_the_end_keeps_known_metrics_only():
-    end = ended(
+    end = TrialOutcome.from_report(
         {"score": 0.7, "top1": 0.8, "top5": None, "eval_loss": math.nan, "mine": 3, "iteration": 9},
         "pruned",
         "score",
@@ -132,14 +135,15 @@ def test_the_end_keeps_known_metrics_only():
 
 def test_the_end_takes_the_metrics_of_the_run():
     run = a_run(metrics={"top1": 0.8, "iterations_to_best": 40, "epochs": 2.0})
-    end = ended(report(run, ScoreWeights(), finished=False), "pruned", "top1", 100)
+    last = report(run, ScoreWeights(), finished=False)
+    end = TrialOutcome.from_report(last, "pruned", "top1", 100)
     assert end.run == run
     assert end.metrics == run.metrics
     assert end.value == 0.8
 
 
 def test_the_end_of_a_trial_without_reports():
-    end = ended({}, "failed", "score", 100)
+    end = TrialOutcome.from_report({}, "failed", "score", 100)
     assert (end.value, end.iteration, end.metrics, end.run) == (None, None, {}, None)
 
 
@@ -149,25 +153,25 @@ def test_the_end_of_a_trial_without_reports():
 @pytest.mark.parametrize("finished", ["complete", "diverged"])
 def test_the_trainers_own_word_counts(finished):
     told = report(a_run(status=finished), ScoreWeights(), finished=True)
-    assert outcome({**told, "done": True}, metric="score", budget=100) == finished
+    assert final_status({**told, "done": True}, metric="score", budget=100) == finished
 
 
 def test_a_run_that_was_under_way_is_pruned_however_it_ended():
     told = report(a_run(), ScoreWeights(), finished=False)
     for done in (True, False):
         for cut in (True, False):
-            assert outcome({**told, "done": done}, budget=100, cut=cut) == "pruned"
+            assert final_status({**told, "done": done}, budget=100, cut=cut) == "pruned"
 
 
 def test_an_error_is_a_failure_whatever_was_reported():
     told = report(a_run(status="complete"), ScoreWeights(), finished=True)
-    assert outcome(told, error=True) == "failed"
-    assert outcome(None, error=True) == "failed"
+    assert final_status(told, error=True) == "failed"
+    assert final_status(None, error=True) == "failed"
 
 
 @pytest.mark.parametrize("result", [None, {}])
 def test_nothing_reported_is_no_result(result):
-    assert outcome(result, metric="score", budget=100) == "pruned"
+    assert final_status(result, metric="score", budget=100) == "pruned"
 
 
 @pytest.mark.parametrize(
@@ -184,13 +188,14 @@ def test_nothing_reported_is_no_result(result):
     ],
 )
 def test_the_metric_decides(value, expected):
-    assert outcome({"score": value, "iteration": 100, "done": True}, metric="score") == expected
+    last = {"score": value, "iteration": 100, "done": True}
+    assert final_status(last, metric="score") == expected
 
 
 def test_without_a_metric_only_the_iteration_tells():
-    assert outcome({"iteration": 99, "done": True}, budget=100) == "pruned"
-    assert outcome({"iteration": 100, "done": True}, budget=100) == "complete"
-    assert outcome({"iteration": 101, "done": True}, budget=100) == "complete"
+    assert final_status({"iteration": 99, "done": True}, budget=100) == "pruned"
+    assert final_status({"iteration": 100, "done": True}, budget=100) == "complete"
+    assert final_status({"iteration": 101, "done": True}, budget=100) == "complete"
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -198,27 +203,44 @@ def test_the_iteration_tells_cut_from_finished(cut):
     """A trial that ASHA cut completes with done=True like any other."""
     early = {"score": 0.5, "iteration": 40, "training_iteration": 2, "done": True}
     whole = {**early, "iteration": 100}
-    assert outcome(early, metric="score", budget=100, cut=cut) == "pruned"
-    assert outcome(whole, metric="score", budget=100, cut=cut) == "complete"
+    assert final_status(early, metric="score", budget=100, cut=cut) == "pruned"
+    assert final_status(whole, metric="score", budget=100, cut=cut) == "complete"
 
 
 def test_without_iterations_the_way_it_ended_tells():
     last = {"score": 0.5, "training_iteration": 2, "done": True}
-    assert outcome(last, metric="score", budget=100, cut=False) == "complete"
-    assert outcome(last, metric="score", budget=100, cut=True) == "pruned"
-    assert outcome({**last, "done": False}, metric="score", budget=100) == "pruned"
-    assert outcome(last, metric="score", budget=2, cut=True) == "complete"
+    assert final_status(last, metric="score", budget=100, cut=False) == "complete"
+    assert final_status(last, metric="score", budget=100, cut=True) == "pruned"
+    assert final_status({**last, "done": False}, metric="score", budget=100) == "pruned"
+    assert final_status(last, metric="score", budget=2, cut=True) == "complete"
 
 
 def test_the_experiments_stopping_criteria_are_an_end():
     last = {"score": 0.5, "training_iteration": 2, "done": True}
     told = {"metric": "score", "budget": 100, "cut": True}
-    assert outcome(last, stop={"training_iteration": 2}, **told) == "complete"
-    assert outcome(last, stop={"training_iteration": 3}, **told) == "pruned"
-    assert outcome(last, stop={"score": 0.5}, **told) == "complete"
-    assert outcome(last, stop={"unknown": 0.5}, **told) == "pruned"
+    assert final_status(last, stop={"training_iteration": 2}, **told) == "complete"
+    assert final_status(last, stop={"training_iteration": 3}, **told) == "pruned"
+    assert final_status(last, stop={"score": 0.5}, **told) == "complete"
+    assert final_status(last, stop={"unknown": 0.5}, **told) == "pruned"
 
 
 def test_a_mean_over_seeds_is_complete():
     """Ray's Repeater tells one number and nothing else."""
-    assert outcome({"score": 0.5}, metric="score", budget=100, cut=False) == "complete"
+    assert final_status({"score": 0.5}, metric="score", budget=100, cut=False) == "complete"
+
+
+def test_the_best_evaluation_is_the_first_with_the_highest_top1():
+    curve = [CurvePoint(i, top1=top1) for i, top1 in enumerate((None, 0.0, 0.5, 0.9, 0.9, None))]
+    assert best_evaluation(curve) is curve[3]
+    assert best_evaluation(curve[:2]) is curve[1]
+    assert best_evaluation(curve[:1]) is best_evaluation([]) is None
+    reports = [{"top1": 0.5}, {"iteration": 2}]
+    assert best_evaluation(reports, lambda each: each.get("top1")) is reports[0]
+
+
+def test_names_of_metrics_and_costs():
+    assert set(KNOWN_METRICS) - set(METRICS) == {"top1_std"}
+    costs = dict.fromkeys(COSTS, 1.0)
+    run = Run(Task("digits", "mlp"), POLICIES[0], 100, metrics=dict.fromkeys(KNOWN_METRICS, 0.5))
+    assert set(run.metrics) == set(KNOWN_METRICS)
+    assert set(report(a_run(cost=costs), ScoreWeights(), finished=True)) >= {*METRICS, *COSTS}

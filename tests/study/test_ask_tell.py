@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from lrbench_hpo import create_study
 from lrbench_hpo.policies import LRPolicy
-from lrbench_hpo.records.reports import Ended, ended, report
+from lrbench_hpo.records.reports import TrialOutcome, report
 from lrbench_hpo.records.run import CurvePoint, Run, Task
 from lrbench_hpo.records.score import ScoreWeights
 from lrbench_hpo.study import results as outcomes
@@ -34,7 +34,7 @@ def made(own=None, objective="score", sign=1, **options):
 
 
 def end(status="complete", value=0.7, iteration=100, metrics=METRICS, run=None):
-    return Ended(status, metrics, 100, iteration, value, run)
+    return TrialOutcome(status, metrics, 100, iteration, value, run)
 
 
 def states(trials):
@@ -163,7 +163,7 @@ def test_a_trial_has_the_attributes_of_its_run():
     result = report(run, ScoreWeights(), finished=True)
     trials = made()
     trials.ask("t")
-    trials.tell("t", ended(result, "complete", "score", 100))
+    trials.tell("t", TrialOutcome.from_report(result, "complete", "score", 100))
     # But for the run's id: whoever stores it adds notes, and with them the id is another.
     told = {**outcomes.attributes(run, "complete", result["score"]), "run": None}
     attributes = asked(trials)[0].user_attrs

@@ -24,7 +24,7 @@ from lrbench_hpo.exchange.translation import (
 )
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reported_runs import Reports, diverged, reported_run
-from lrbench_hpo.records.reports import RUN, RUNNING, finite, outcome, run_in
+from lrbench_hpo.records.reports import RUN, RUNNING, final_status, finite, run_in
 from lrbench_hpo.records.run import Run
 
 SOURCE = "ray"
@@ -247,7 +247,7 @@ def _run(trial: _Trial, state: _State, translation: Translation, notes: dict[str
         running = own.status == "complete" and trial.last.get("status") == RUNNING
         return dataclasses.replace(
             own,
-            status=outcome(trial.last, error=failed) if failed or running else own.status,
+            status=final_status(trial.last, error=failed) if failed or running else own.status,
             source=translation.source or SOURCE,
             notes={**own.notes, **notes, ORIGINAL: own.uid},
         )
@@ -325,7 +325,9 @@ def _status(
     metric = translation.metric if translation.metric in result else None
     if not failed and diverged(result, metric):
         return "diverged"
-    return outcome(result, error=failed, metric=metric, budget=budget, cut=cut, stop=state.stop)
+    return final_status(
+        result, error=failed, metric=metric, budget=budget, cut=cut, stop=state.stop
+    )
 
 
 def _time(last: Mapping[str, Any], translation: Translation) -> str:
