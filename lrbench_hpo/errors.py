@@ -98,20 +98,34 @@ class MissingExtraError(LRBenchError, ImportError):
 
 
 class WarnOnce:
-    """Warnings that are given once for each subject, however often the cause returns."""
+    """Warns once for each subject; it pickles, so that a restored search does not warn again.
+
+    >>> warn = WarnOnce()
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warn("metric", "no metric", stacklevel=2)
+    ...     warn("metric", "no metric", stacklevel=2)
+    >>> len(caught)
+    1
+    """
 
     def __init__(self) -> None:
-        self._given: set[str] = set()
+        self._warned: set[str] = set()
 
-    def warn(self, subject: str, message: str, *, stacklevel: int = 1) -> None:
-        """Warn unless it was done for this subject; `stacklevel` counts from the caller."""
-        if subject not in self._given:
-            self._given.add(subject)
+    def __call__(self, subject: str, message: str, *, stacklevel: int) -> None:
+        """Warn, unless there was a warning of this subject.
+
+        Args:
+            subject: what the warning is about.
+            message: the warning.
+            stacklevel: as in `warnings.warn`, counted from the caller.
+        """
+        if subject not in self._warned:
+            self._warned.add(subject)
             warnings.warn(message, stacklevel=stacklevel + 1)
 
     def clear(self) -> None:
         """Let each subject be warned of again."""
-        self._given.clear()
+        self._warned.clear()
 
 
 def why(error: Exception) -> str:

@@ -87,7 +87,7 @@ class RunStore:
         self._waiting: dict[str, Run] = {}
         self._unwritten: list[Run] = []
         self._next_try = 0.0
-        self._warnings = WarnOnce()
+        self._warn = WarnOnce()
         self._files = None if in_memory(self._url) else Journal(folder, self._url)
         _stores.add(self)
         self.flush(force=True)
@@ -166,11 +166,11 @@ class RunStore:
             except OSError as full:
                 reason = f"{self._files.folder}: {full.strerror}"
                 message = f"{reason}; results wait in memory only: free some space"
-                self._warnings.warn("memory", message, stacklevel=4)
+                self._warn("memory", message, stacklevel=4)
         if error is not None:
             where = "memory" if self._files is None else self.file or self._files.folder
             message = f"{error}; results wait in {where}, and follow"
-            self._warnings.warn("file", message, stacklevel=4)
+            self._warn("file", message, stacklevel=4)
 
     def _stored(self) -> DatabaseError | None:
         """Store all that waits; the reason why it could not be."""
@@ -187,7 +187,7 @@ class RunStore:
             return error
         self._waiting.clear()
         self._unwritten.clear()
-        self._warnings.clear()  # they are due again when runs next have to wait
+        self._warn.clear()  # they are due again when runs next have to wait
         self._next_try = 0.0
         if self._files is not None:
             self._files.discard()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import PolicyError
 from lrbench_hpo.policies.grids import Grid
 from lrbench_hpo.policies.waves import Array, Wave
@@ -29,14 +30,7 @@ class Scale:
     reference_lr: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_iterations, bool) or not isinstance(self.max_iterations, int):
-            raise PolicyError(
-                f"max_iterations={self.max_iterations!r}: expected a whole number of iterations"
-            )
-        if self.max_iterations < 1:
-            raise PolicyError(
-                f"max_iterations={self.max_iterations}: expected a budget of at least 1 iteration"
-            )
+        checks.whole("max_iterations", self.max_iterations, error=PolicyError)
         if not (math.isfinite(self.reference_lr) and 0 < self.reference_lr <= 1e3):
             raise PolicyError(
                 f"reference_lr={self.reference_lr}: expected a learning rate above 0, at most 1000"
@@ -140,7 +134,7 @@ def tidy(value: float) -> float:
     >>> tidy(0.1 + 0.2)
     0.3
     """
-    return float(f"{value:.12g}")
+    return checks.rounded(value, 12)
 
 
 def interval(budget: float, count: float) -> float:

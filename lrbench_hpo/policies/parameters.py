@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Real
 from typing import NoReturn
 
 import numpy as np
@@ -84,13 +84,11 @@ def iterations(name: str, value: object) -> int | float:
 
 
 def count(name: str, value: object, minimum: int = 1) -> int:
-    """A whole number of at least ``minimum``."""
-    rule = f"a whole number >= {minimum}"
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        _refuse(name, value, rule)
-    if not minimum <= int(value) <= MAX_ITERATIONS:
-        _refuse(name, value, f"{rule} and <= {MAX_ITERATIONS:g}")
-    return int(value)
+    """A whole number from ``minimum`` to `MAX_ITERATIONS`."""
+    known = checks.whole(name, value, minimum, error=PolicyError)
+    if known > MAX_ITERATIONS:
+        _refuse(name, value, f"a whole number of at most {MAX_ITERATIONS:g}")
+    return known
 
 
 def milestones(name: str, value: object) -> tuple[int | float, ...]:

@@ -114,7 +114,11 @@ def build_prior(
     everything = evidence.known_tasks(database, task, _checked(trusted_sources, database))
     known = evidence.similar(everything)
     reference = reference_for(
-        *(database, task, max_iterations, space, known),
+        database,
+        task,
+        max_iterations,
+        space,
+        known,
         given=reference_lr,
         trusted_sources=trusted_sources,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from optuna.samplers import BaseSampler
 from lrbench_hpo import checks
 from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.errors import MissingExtraError, StudyError
+from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.member_reports import POLICIES
 from lrbench_hpo.records.score import ScoreWeights
 from lrbench_hpo.study.points import POLICY
@@ -25,6 +27,7 @@ with MissingExtraError.unless_installed("ray", "ray"):
 MODES: Mapping[str, int] = {"max": 1, "min": -1}
 # What `lrbench_hpo.train` reads too: given to the searcher or in the config, once is enough.
 SHARED = ("dataset", "model", "max_iterations", "batch_size", "optimizer", "score_weights")
+_UNNAMED = "unnamed"
 
 _KINDS: Mapping[str, tuple[type, str]] = {
     "dataset": (str, "a name"),
@@ -62,6 +65,19 @@ def mode_name(mode: Any) -> str | None:
     )
 
 
+def given_once(what: str, mine: str | None, theirs: str | None) -> str | None:
+    """The metric or mode of a search, from the searcher or from the experiment.
+
+    Raises:
+        StudyError: if both give one and they differ.
+    """
+    if mine is not None and theirs is not None and mine != theirs:
+        raise StudyError(
+            f"{what}={mine!r} in LRBenchSearcher, {theirs!r} in the experiment: give it once"
+        )
+    return mine or theirs
+
+
 def refuse_wrong_kinds(**given: Any) -> None:
     """Refuse arguments of a searcher that are of the wrong kind; None is always right.
 
@@ -94,6 +110,28 @@ def agreed(mine: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]
             )
         shared[name] = there
     return shared
+
+
+def question_of(question: Question, shared: Mapping[str, Any]) -> Question:
+    """A searcher's question with what its experiment's config adds to the task.
+
+    Args:
+        question: the searcher's.
+        shared: the values of `SHARED`. A data set or a model that is no name may be anything, so
+            the database's runs are no evidence for it: only the published ones are read.
+    """
+    dataset, model = shared["dataset"], shared["model"]
+    known = question.with_password()
+    if not (isinstance(dataset, str) and isinstance(model, str)):
+        known = dataclasses.replace(known, database="sqlite://")
+    return dataclasses.replace(
+        known,
+        dataset=dataset if isinstance(dataset, str) else _UNNAMED,
+        model=model if isinstance(model, str) else _UNNAMED,
+        max_iterations=shared["max_iterations"],
+        batch_size=shared["batch_size"],
+        optimizer=shared["optimizer"],
+    )
 
 
 def own_domains(

@@ -12,7 +12,7 @@ from lrbench_hpo import checks
 from lrbench_hpo.database import Database
 from lrbench_hpo.database.location import database_url, with_password, without_password
 from lrbench_hpo.database.run_store import RunStore
-from lrbench_hpo.errors import MissingExtraError, StudyError
+from lrbench_hpo.errors import MissingExtraError, StudyError, WarnOnce
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ray_tune.ray_internals import last_result
 from lrbench_hpo.ray_tune.stored_trials import StoredTrials
@@ -21,7 +21,6 @@ from lrbench_hpo.records.member_reports import member_id, members_in, ray_fields
 from lrbench_hpo.records.reported_runs import Reports
 from lrbench_hpo.records.reports import RUN
 from lrbench_hpo.records.run import STATUSES, Run, own_source
-from lrbench_hpo.records.warn_once import WarnOnce
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune import Callback

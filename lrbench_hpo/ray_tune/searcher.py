@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,11 @@ from lrbench_hpo.ray_tune.experiment import (
     agreed,
     criteria,
     flat,
+    given_once,
     metric_name,
     mode_name,
     own_domains,
+    question_of,
     refuse_wrong_kinds,
     with_levels,
 )
@@ -50,7 +51,6 @@ with MissingExtraError.unless_installed("ray", "ray"):
     pass
 
 SCORE = "score"
-_UNNAMED = "unnamed"
 
 
 class LRBenchSearcher(SavedSearcher):
@@ -84,7 +84,7 @@ class LRBenchSearcher(SavedSearcher):
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database, read once at the start;
             ``LRBENCH_DATABASE_URL`` or the user's own when None.
-        sampler: any Optuna sampler; TPE when None.
+        sampler: any Optuna sampler; `LRBenchSampler` when None.
         score_weights: weights of the score.
         task: more facts about the task (fields of `Task`).
         reference_lr: the task's best constant LR, if known, or its range test.
@@ -329,8 +329,8 @@ class LRBenchSearcher(SavedSearcher):
         return self._trials
 
     def _agree(self, metric: str | None, mode: str | None) -> None:
-        self._metric = self._agreed("metric", metric) or SCORE
-        self._mode = self._agreed("mode", mode) or "max"
+        self._metric = given_once("metric", self._given["metric"], metric) or SCORE
+        self._mode = given_once("mode", self._given["mode"], mode) or "max"
 
     def _begun(self) -> StudyTrials:
         if self._trials is None and not (self._shared["dataset"] and self._shared["model"]):
@@ -343,22 +343,9 @@ class LRBenchSearcher(SavedSearcher):
     def _begin(self, config: Mapping[str, Any], own: Mapping[str, BaseDistribution]) -> StudyTrials:
         """Make the study: all that can fail does so here, before the first trial."""
         shared = agreed(self._shared, config)
-        dataset, model = shared["dataset"], shared["model"]
-        named = isinstance(dataset, str) and isinstance(model, str)
         points = [flat(point, own) for point in self._points]
-        question = dataclasses.replace(
-            self._question.with_password(),
-            dataset=dataset if isinstance(dataset, str) else _UNNAMED,
-            model=model if isinstance(model, str) else _UNNAMED,
-            max_iterations=shared["max_iterations"],
-            batch_size=shared["batch_size"],
-            optimizer=shared["optimizer"],
-        )
-        if not named:
-            # Results of an unknown task are no evidence; the published ones do no harm.
-            question = dataclasses.replace(question, database="sqlite://")
         study = study_for(
-            question,
+            question_of(self._question, shared),
             objective=self._objective,
             score_weights=shared["score_weights"],
             sampler=self._sampler,
@@ -387,7 +374,7 @@ class LRBenchSearcher(SavedSearcher):
         self._added = {name: known[name] for name in known if config.get(name) is None}
         self._added["max_iterations"] = known["max_iterations"]
         if self._population is not None and self._objective != SCORE:
-            # Who falls behind in the score may still be the fastest, or on the front otherwise.
+            # A trial with a low score may still be on the front.
             self._added |= {} if "early_stopping" in config else {"early_stopping": False}
 
     def _is_mine(self, trial_id: str, result: Mapping[str, Any]) -> bool:
@@ -406,14 +393,6 @@ class LRBenchSearcher(SavedSearcher):
         budget = settings.scale.max_iterations
         outcome = TrialOutcome.from_report(result, status, self._metric, budget)
         trials.add(point, outcome, dict(enumerate(known.reports, start=1)))
-
-    def _agreed(self, what: str, theirs: str | None) -> str | None:
-        mine = self._given[what]
-        if mine is not None and theirs is not None and mine != theirs:
-            raise StudyError(
-                f"{what}={mine!r} in LRBenchSearcher, {theirs!r} in the experiment: give it once"
-            )
-        return mine or theirs
 
     @property
     def _wanted(self) -> tuple[str, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lrbench_hpo.errors import WarnOnce
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ray_tune.trial_outcomes import TrialOutcomes
 from lrbench_hpo.records.member_reports import MEMBERS, POLICIES, member_id, members_in, ray_fields
 from lrbench_hpo.records.reports import TrialOutcome, position
 from lrbench_hpo.records.run import STATUSES
-from lrbench_hpo.records.warn_once import WarnOnce
 from lrbench_hpo.study.ask_tell import AskTell
 from lrbench_hpo.study.points import POLICY, read_point
 

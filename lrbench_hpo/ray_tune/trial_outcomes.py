@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lrbench_hpo.errors import WarnOnce
 from lrbench_hpo.records.reports import TrialOutcome, final_status, finite
-from lrbench_hpo.records.warn_once import WarnOnce
 
 _REPORTS = "training_iteration"  # Ray's count of a trial's reports
 

@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lrbench_hpo.errors import MissingExtraError
+from lrbench_hpo.errors import MissingExtraError, WarnOnce
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.ray_tune.trial_config import TRIAL_INDEX
 from lrbench_hpo.records.member_reports import POLICIES
 from lrbench_hpo.records.reported_runs import Reports, diverged, recorded_name, reported_run
 from lrbench_hpo.records.reports import final_status, finite, run_in
 from lrbench_hpo.records.run import Run
-from lrbench_hpo.records.warn_once import WarnOnce
 
 with MissingExtraError.unless_installed("ray", "ray"):
     from ray.tune.utils import flatten_dict

@@ -162,19 +162,15 @@ def _list(name: str, value: object, most: int) -> Sequence[Any]:
 
 def _lrs(run: object) -> tuple[float, ...]:
     values = _list("lrs", run, MAX_POINTS)
-    return tuple(_rounded(checks.learning_rate("range_test.lrs", value)) for value in values)
+    return tuple(checks.rounded(checks.learning_rate("range_test.lrs", value)) for value in values)
 
 
 def _losses(run: object) -> Losses:
     known = []
     for value in _list("losses", run, MAX_POINTS):
         number = None if value is None else checks.number("range_test.losses", value)
-        known.append(None if number is None else _rounded(number))
+        known.append(None if number is None else checks.rounded(number))
     return tuple(known)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 MAX_RUNS, MAX_POINTS = 100, 10_000

@@ -193,7 +193,7 @@ class CurvePoint:
 
 
 def _rounded(value: float | None) -> float | None:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return checks.rounded(value) if isinstance(value, float) else value
 
 
 _POINT_RULES: Mapping[str, _Rule] = {

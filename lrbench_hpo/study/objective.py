@@ -15,7 +15,7 @@ from lrbench_hpo.database.run_store import RunStore, impatient
 from lrbench_hpo.errors import DatabaseError, StudyError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.repeats import repeatable, same_training
-from lrbench_hpo.records.reports import score_at
+from lrbench_hpo.records.reports import best_evaluation, score_at
 from lrbench_hpo.records.run import Run
 from lrbench_hpo.records.score import score_run
 from lrbench_hpo.records.tasks import Recipe, recipe_for
@@ -343,7 +343,6 @@ def replay(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
     for point in run.curve:
         if point.top1 is None or point.eval_loss is None or point.train_loss is None:
             continue
-        if best is None or point.top1 > (best.top1 or 0.0):
-            best = point
+        best = best_evaluation((best or point, point)) or point
         if point.iteration not in reported:
             trial.report(score_at(best, run.max_iterations, settings.weights), point.iteration)

@@ -23,6 +23,7 @@ from lrbench_hpo.prior.surrogate import Candidate, Source, Suggestion, Surface, 
 from lrbench_hpo.prior.surrogate.search import STRIPES
 from lrbench_hpo.records.score import ScoreWeights
 from lrbench_hpo.study.history import History
+from lrbench_hpo.study.optuna_internals import enqueued_params
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import FUNCTION, distributions, trial_params
 
@@ -194,9 +195,9 @@ def _row(trials: Sequence[FrozenTrial], number: int, rows: int) -> int | None:
         reason = trial.user_attrs.get("suggestion")
         if isinstance(reason, dict):
             taken.add(reason.get("row"))
-        elif trial.state.is_finished() or "fixed_params" in trial.system_attrs or _died(trial):
+        elif trial.state.is_finished() or enqueued_params(trial) is not None or _died(trial):
             continue
-        if trial.number < number and "fixed_params" not in trial.system_attrs:
+        if trial.number < number and enqueued_params(trial) is None:
             row += 1
         if row > rows:
             return None

@@ -15,6 +15,7 @@ from lrbench_hpo import checks
 from lrbench_hpo.errors import StudyError
 from lrbench_hpo.records.score import score_run
 from lrbench_hpo.study.objective import Objective, replay, report
+from lrbench_hpo.study.optuna_internals import is_stop_outside_optimize
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.suggest import suggest_policy
 
@@ -287,6 +288,6 @@ class PopulationSearch:
                 callback(self.study, finished)
             except RuntimeError as error:
                 # `study.stop()` raises this outside of `study.optimize`; here it means the same.
-                if "Study.stop" not in str(error):
+                if not is_stop_outside_optimize(error):
                     raise
                 self._over = True

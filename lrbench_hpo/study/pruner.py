@@ -9,6 +9,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from lrbench_hpo import checks
 from lrbench_hpo.errors import LRBenchError, StudyError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.study.results import diverged
@@ -46,11 +47,8 @@ class LRMinimaPruner(optuna.pruners.BasePruner):
     ) -> None:
         if rule is not None and not isinstance(rule, StoppingRule):
             raise StudyError(f"rule={rule!r}: expected a StoppingRule, or None for the usual one")
-        whole = isinstance(max_iterations, int) and not isinstance(max_iterations, bool)
-        if max_iterations is not None and not (whole and max_iterations >= 1):
-            raise StudyError(
-                f"max_iterations={max_iterations!r}: expected a whole number of at least 1"
-            )
+        if max_iterations is not None:
+            checks.whole("max_iterations", max_iterations, error=StudyError)
         self._rule = rule or StoppingRule()
         self._max_iterations = max_iterations
         self._budgets: dict[str, int] = {}

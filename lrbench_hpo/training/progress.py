@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrbench_hpo.records.reports import METRICS
 from lrbench_hpo.records.run import CurvePoint, Run, utc_timestamp
 
 Weights = Mapping[str, Tensor]
@@ -121,12 +122,8 @@ class Progress:
     def metrics(self) -> dict[str, float | None]:
         """The metrics at the best evaluation, and Top-1 at the end of a complete run."""
         complete = self.status == "complete"
-        return {**_UNKNOWN, **self._best, "final_top1": self._last_top1 if complete else None}
-
-
-_UNKNOWN: Mapping[str, float | None] = dict.fromkeys(
-    (
-        *("top1", "top5", "ac", "cd", "cdac", "classes_left_out"),
-        *("eval_loss", "train_loss", "loss_difference", "iterations_to_best"),
-    )
-)
+        return {
+            **dict.fromkeys(METRICS),
+            **self._best,
+            "final_top1": self._last_top1 if complete else None,
+        }

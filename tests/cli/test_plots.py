@@ -116,7 +116,7 @@ def test_other_formats_get_one_clear_line(tmp_path: Path, name: str) -> None:
 def test_bad_input_gets_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="expected at least one LRPolicy"):
         plot_policies([], 100, tmp_path / "a.png")
-    with pytest.raises(PolicyError, match="max_iterations=0: expected a whole number >= 1"):
+    with pytest.raises(PolicyError, match="max_iterations=0: expected a whole number of at"):
         plot_policies([SINEXP], 0, tmp_path / "a.png")
     with pytest.raises(
         LRBenchError, match=r"missing/a.png: cannot write the picture \(No such file"

@@ -110,8 +110,8 @@ BAD: list[tuple[Callable[[], LRPolicy], str]] = [
     (lambda: compose([(None, FIX), (5, EXP)]), "end=None: expected an end iteration"),
     (lambda: compose([(5, 0.1)]), "parts[0]=0.1: expected an LRPolicy"),  # type: ignore[list-item]
     (lambda: compose([FIX]), "expected an (end iteration, LRPolicy) pair"),  # type: ignore[list-item]
-    (lambda: warmup(FIX, 0), "n=0: expected a whole number >= 1"),
-    (lambda: warmup(FIX, 2.5), "n=2.5: expected a whole number >= 1"),  # type: ignore[arg-type]
+    (lambda: warmup(FIX, 0), "n=0: expected a whole number of at least 1"),
+    (lambda: warmup(FIX, 2.5), "n=2.5: expected a whole number of at least 1"),  # type: ignore[arg-type]
     (lambda: warmup(LRPolicy("TRI", k0=1, k1=0, l=5), 3), "its first LR is 0"),
     (lambda: knee(0.1, 100, 100), "total=100: expected more iterations"),
     (lambda: knee(0, 10, 100), "k0=0: expected a learning rate > 0"),

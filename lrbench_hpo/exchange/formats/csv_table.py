@@ -18,19 +18,12 @@ from lrbench_hpo.exchange.files import MAX_LINE, Line
 from lrbench_hpo.exchange.formats.jsonl import BAD_ROW, checked_run, parsed
 from lrbench_hpo.exchange.rows import ExchangeError, Found, Rejected
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records.reports import COSTS, KNOWN_METRICS
 from lrbench_hpo.records.run import Run, Task
 
 _TEXT, _NUMBER, _JSON = "text", "number", "JSON"
 _TEXTS = {"dataset", "model", "framework", "optimizer", "init"}
 _OTHERS = "others"  # the column of metrics and costs that have none of their own, as JSON
-_METRICS = (
-    *("top1", "top5", "ac", "cd", "cdac", "top1_std", "loss_difference", "train_loss"),
-    *("eval_loss", "iterations_to_best", "classes_left_out"),
-)
-_COST = (
-    *("seconds", "eval_seconds", "samples_per_second", "cpu_percent", "rss_mib"),
-    *("gpu_percent", "gpu_mib"),
-)
 
 
 def _task_kind(name: str) -> str:
@@ -49,9 +42,9 @@ _FLAT: Mapping[str, str] = {
     "seed": _NUMBER,
     "split": _TEXT,
     "status": _TEXT,
-    **{f"metrics.{name}": _NUMBER for name in _METRICS},
+    **{f"metrics.{name}": _NUMBER for name in KNOWN_METRICS},
     f"metrics.{_OTHERS}": _JSON,
-    **{f"cost.{name}": _NUMBER for name in _COST},
+    **{f"cost.{name}": _NUMBER for name in COSTS},
     f"cost.{_OTHERS}": _JSON,
     "source": _TEXT,
     "created_at": _TEXT,
@@ -101,7 +94,7 @@ def line_of(run: Run, origin: Origin | None, *, curves: bool = True) -> str:
     cells: dict[str, Any] = {name: fields[name] for name in _FLAT if name in fields}
     cells |= {f"task.{name}": value for name, value in fields["task"].items()}
     cells |= {f"policy.{name}": value for name, value in fields["policy"].items()}
-    for kind, known in (("metrics", _METRICS), ("cost", _COST)):
+    for kind, known in (("metrics", KNOWN_METRICS), ("cost", COSTS)):
         given = fields[kind]
         own = {name: given[name] for name in known if name in given}
         cells |= {f"{kind}.{name}": _NULL if v is None else v for name, v in own.items()}

@@ -6,7 +6,7 @@ on measured learning curves predicts a trial's probability to win. A trial goes 
 probability justifies the iterations it still needs.
 """
 
-from lrbench_hpo.study.stopping.observed import RUNGS, Observed, comparable, noise_of_best, rung
+from lrbench_hpo.study.stopping.observed import Observed, comparable, noise_of_best, rung
 from lrbench_hpo.study.stopping.rule import StoppingRule
 
-__all__ = ["RUNGS", "Observed", "StoppingRule", "comparable", "noise_of_best", "rung"]
+__all__ = ["Observed", "StoppingRule", "comparable", "noise_of_best", "rung"]

@@ -11,9 +11,8 @@ from itertools import accumulate
 
 from lrbench_hpo.errors import RecordError
 from lrbench_hpo.policies import LRPolicy
+from lrbench_hpo.records.reports import rung_at
 from lrbench_hpo.records.score import evaluation_noise
-
-RUNGS = 10  # rungs in a budget, for schedulers that compare at whole numbers
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def rung(policy: LRPolicy, iteration: int, max_iterations: int) -> int | None:
     """
     if not comparable(policy, iteration, max_iterations):
         return None
-    return min(iteration, max_iterations) * RUNGS // max_iterations
+    return rung_at(min(iteration, max_iterations), max_iterations)
 
 
 def noise_of_best(others: Iterable[Observed], samples: int | None) -> float:

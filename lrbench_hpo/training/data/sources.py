@@ -24,7 +24,12 @@ _DIGITS_WHITE = 16.0
 _SPLITS = ("train", "validation", "test")
 _NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError)
 _TORCHVISION_ERRORS = (
-    *(RuntimeError, OSError, ValueError, LookupError, EOFError, AssertionError),
+    RuntimeError,
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    AssertionError,
     *_NETWORK_ERRORS,
 )
 
