@@ -1,5 +1,6 @@
 """Documentation that goes stale fails here."""
 
+import ast
 import configparser
 import pathlib
 import re
@@ -63,6 +64,48 @@ def test_the_picture_of_the_layers_is_the_contract():
     picture = text.split("```")[1].strip().splitlines()
     drawn = [sorted(re.findall(r"\w+", re.split(r"\s{2,}", line)[0])) for line in picture]
     assert drawn == rows
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "lrbench_hpo"
+
+
+def test_the_walk_of_a_trial_names_files_that_exist():
+    named = set(re.findall(r"`(?:lrbench_hpo/)?(\w+/[\w/.]*)`", ARCHITECTURE))
+    assert len(named) > 25
+    assert sorted(n for n in named if not ((PACKAGE / n).exists() or (ROOT / n).exists())) == []
+
+
+def imported_frameworks(wing):
+    """The packages that any module of a wing imports, at its top or in a function."""
+    for module in (PACKAGE / wing).rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("framework", ["torch", "optuna", "ray", "sqlalchemy", "matplotlib"])
+def test_a_framework_is_imported_where_the_page_says(framework):
+    (row,) = re.findall(rf"^\| {framework} \| (.*) \|$", ARCHITECTURE, flags=re.MULTILINE)
+    wings = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir())
+    assert sorted(row.split(", ")) == [w for w in wings if framework in imported_frameworks(w)]
+
+
+def test_the_root_holds_the_wings_and_little_else():
+    no_code = {"__pycache__", "py.typed", "search_spaces"}
+    entries = {path.name for path in PACKAGE.iterdir()} - no_code
+    assert len(entries) <= 14
+    assert not {name.removesuffix(".py") for name in entries} & set(lrbench_hpo.__all__)
+
+
+def test_prose_stands_in_lines_of_100_characters():
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        # Rows of tables, pictures and doctests are as long as they are.
+        lines = [line for line in prose.splitlines() if not re.match(r"\||!\[|>>>", line)]
+        assert [line for line in lines if len(line) > 100] == [], page.name
 
 
 def test_the_readmes_search_space_page_names_every_coordinate_and_space():
