@@ -1,7 +1,7 @@
 """What a trial on Ray costs before and beside its training, and how fast the searcher answers.
 
 Fixed cost of a trial, three ways to run the same short trainings (same policies, data, network,
-number of reports), each on a Ray of its own that is started anew for every turn:
+number of reports), each on a Ray of its own that is started again for every turn:
 
 * ``plain``: the usual function trainable, which loads its data and builds its
   `Trainer`; `tune.run` starts a process for each trial.

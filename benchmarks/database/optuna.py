@@ -123,7 +123,7 @@ def _copy(connection: sa.Connection, shift: int) -> None:
 
 
 def seconds_to_suggest(url: str) -> tuple[float, float]:
-    """To load the study anew, and then to make one suggestion from all of its trials."""
+    """To load the study again, and then to make one suggestion from all of its trials."""
     started = time.perf_counter()
     study = optuna.load_study(
         study_name="runs", storage=storage(url), sampler=optuna.samplers.TPESampler(seed=0)

@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--methods", type=_methods, help="all by default")
     parser.add_argument("--seeds", type=int, help="default: 10 on cheap tasks, 3 on the others")
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="the results' folder")
-    parser.add_argument("--force", action="store_true", help="search anew what is done")
+    parser.add_argument("--force", action="store_true", help="search again what is done")
     parser.add_argument("--workers", type=int, default=2, help="processes; default 2")
     parser.add_argument("--plot", type=Path, help="draw the regrets into this file")
     args = parser.parse_args()

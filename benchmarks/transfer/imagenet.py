@@ -4,7 +4,7 @@ The tables are those of OPDA (Lourie, Cho and He 2024, github.com/nicholaslourie
 4.0), a random search each for AlexNet and ConvNeXt-Tiny over LR, its peak epoch, momentum, weight
 decay, label smoothing, batch size and epochs. They are not part of this project: give their folder.
 One network's table is known, the other is searched: a trial is one of its rows, and a method that
-wants another point gets the nearest row. Every seed draws half of the searched table's rows anew.
+wants another point gets the nearest row. Every seed draws half of the searched table's rows again.
 Top-1 is what was measured there, once; a run that diverged has 0.
 
     python -m benchmarks.transfer.imagenet --data FOLDER

@@ -82,7 +82,7 @@ class Journal:
         return runs
 
     def _taken_over(self, path: Path) -> list[Run]:
-        # Not "a+", which would make the file anew where another process has just removed it.
+        # Not "a+", which would make the file again where another process has just removed it.
         file = path.open("rb+", buffering=0)
         if not _locked(file) or not _same_file(file, path):
             file.close()

@@ -141,7 +141,7 @@ def without_password(location: str | Path | None) -> str | Path | None:
     if url.get_backend_name() == "sqlite":
         return location
     query = {name: value for name, value in url.query.items() if name not in _secrets(url)}
-    # Made anew: to URL.set(), None means "as it was".
+    # Made again: to URL.set(), None means "as it was".
     return sa.URL.create(
         url.get_backend_name(), url.username, None, url.host, url.port, url.database, query
     ).render_as_string(hide_password=False)

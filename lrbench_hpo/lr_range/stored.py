@@ -50,7 +50,7 @@ def range_test(
 
     A test that the database holds already, of the same task with the same settings, is not done
     again: its ``notes`` say so, and it costs nothing. Tests with ``low`` or ``high``, or of your
-    own models and data, are always made anew.
+    own models and data, are always made again.
 
     Args:
         dataset: as in `Objective`.

@@ -156,7 +156,7 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
         reason = str(error).partition("\n")[0]
         raise TrainingError(
             f"{path}: no checkpoint that can be read ({type(error).__name__}: {reason}): "
-            "start the trial anew"
+            "start the trial again"
         ) from error
     return state
 

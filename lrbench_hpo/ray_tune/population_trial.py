@@ -144,7 +144,7 @@ class PopulationTrial:
         """
         if state.get("format") != _FORMAT or "population" not in state:
             raise TrainingError(
-                f"no state of a population's trial of format {_FORMAT}: start the trial anew"
+                f"no state of a population's trial of format {_FORMAT}: start the trial again"
             )
         if state["policies"] != [policy.to_dict() for policy in self._policies]:
             raise TrainingError(

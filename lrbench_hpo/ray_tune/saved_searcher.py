@@ -51,7 +51,7 @@ class SavedSearcher(Searcher):
         self._restored = True
         if began is not None and self._trials is not None:
             name = Path(checkpoint_path).absolute().parent.parent.name
-            # Not raised here: Ray would only log it, and begin anew in the same folder.
+            # Not raised here: Ray would only log it, and start again in the same folder.
             self._refusal = _difference(name, self._trials, self._seed, began, seed)
 
     def _reconcile(self, trials: StudyTrials, *, restored: bool = False) -> None:

@@ -64,7 +64,7 @@ class StoredTrials:
         name = _name(run)
         if any(_replaces(known, run) for known in self._known.get(name, ())):
             return True
-        # A restored searcher suggests anew, under other ids, what Ray had not saved yet.
+        # A restored searcher suggests again, under other ids, what Ray had not saved yet.
         for earlier, runs in self._known.items():
             there = any(known.notes.get(TRIAL) in self.current for known in runs)
             if there or self._claims.get(earlier, name) != name:

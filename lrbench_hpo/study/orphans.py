@@ -1,4 +1,4 @@
-"""Trials of killed programs: found, ended, and their known-good policies tried anew."""
+"""Trials of killed programs: found, ended, and their known-good policies tried again."""
 
 from __future__ import annotations
 

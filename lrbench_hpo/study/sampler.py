@@ -167,7 +167,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
                 start = known.start
             elif start is None or start.settings.scale != settings.scale:
                 start = self._start_of(settings)
-            # Read anew: another study may have the name of one that was deleted.
+            # Read again: another study may have the name of one that was deleted.
             self._searches[name] = PolicySearch(settings, start, self._seed)
             self._attached[name] = study
 

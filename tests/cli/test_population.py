@@ -130,7 +130,7 @@ def test_a_killed_search_keeps_what_is_done_and_leaves_no_process(run, home):
     assert not any(map(lives, workers))
     assert len(local_runs(home)) >= sum(line.startswith("trial ") for line in lines)
 
-    # What was under way is ended by the next command, and what was known to be good asked anew.
+    # What was under way is ended by the next command, and what was known to be good asked again.
     code, _, err = run(*COMMAND[3:], "--trials", 1, *STORED)
     assert (code, err) == (0, "")
     stored = f"sqlite:///{home / 'study.db'}"

@@ -19,7 +19,7 @@ from lrbench_hpo.lr_range.climb import climb, rungs
 
 
 class Net(nn.Module):
-    """Layers with random numbers, statistics, a buffer that is no state, and one put anew."""
+    """Layers with random numbers, statistics, a buffer that is no state, and one put again."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -209,7 +209,7 @@ def test_the_driver_is_killed_twice_and_the_experiment_goes_on(cluster, tmp_path
     assert len(trials) == COUNT
     assert set(trials.values()) == {"TERMINATED"}
     assert sorted(in_study) == sorted([trial_id, "COMPLETE"] for trial_id in trials)
-    # A trial that ended after Ray's last snapshot is asked for anew, and may get another policy,
+    # A trial that ended after Ray's last snapshot is asked for again, and may get another policy,
     # as more results are known by then: all that is stored are theirs, and what was there.
     assert len(policies) == COUNT
     stored_policies = [run.policy for run in runs]

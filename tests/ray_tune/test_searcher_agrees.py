@@ -1,10 +1,12 @@
 """The searcher's study agrees with the trials that Ray has, whatever was lost in between."""
 
+import os
 import pickle
 import re
 import shutil
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -162,6 +164,15 @@ def moments(local_ray, tmp_path_factory):
     return copies[2], copies[4], folder, options
 
 
+def put_back(copy, folder):
+    """Make the files of an experiment those of a copy, as a driver's that was killed then."""
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    # Ray goes on from the newest files, also of those that it still has in its session's folder.
+    for staged in Path(os.environ["RAY_TMPDIR"]).glob(f"**/artifacts/*/{folder.name}"):
+        shutil.rmtree(staged)
+
+
 SEARCHER = ["searcher-state*"]
 SUGGESTED = ["searcher-state*", "search_gen_state*"]
 
@@ -172,8 +183,7 @@ SUGGESTED = ["searcher-state*", "search_gen_state*"]
 def test_files_of_a_killed_driver_may_be_from_different_moments(moments, newer, files):
     two, four, folder, options = moments
     of_ray, of_searcher = (two, four) if newer == "the searcher's" else (four, two)
-    shutil.rmtree(folder)
-    shutil.copytree(of_ray, folder)
+    put_back(of_ray, folder)
     for pattern in files:
         [file] = of_searcher.glob(pattern)
         shutil.copy(file, folder / file.name)
@@ -263,8 +273,7 @@ def test_files_of_another_search_are_refused(tmp_path, other, says, way):
 
 def test_an_experiment_of_another_search_is_not_gone_on_with(moments):
     two, _, folder, options = moments
-    shutil.rmtree(folder)
-    shutil.copytree(two, folder)
+    put_back(two, folder)
     searcher = made(seed=1)
     searcher.suggest("t0")
     with pytest.raises(StudyError, match="study 'search' was created with seed 0, not 1"):

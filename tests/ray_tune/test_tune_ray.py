@@ -269,7 +269,7 @@ def test_a_killed_search_goes_on_under_its_name(home, search):
     assert len(trials) == 6
     policies = [json.dumps(trial["policy"]) for trial in trials]
     assert len(set(policies)) == 6
-    # A trial that ended between Ray's last snapshot and the kill is asked for anew, and what it
+    # A trial that ended between Ray's last snapshot and the kill is asked for again, and what it
     # gets depends on the results known by then: the run that was stored for it stays as well.
     stored = local_runs(home)
     assert 6 <= len(stored) <= 6 + AT_ONCE

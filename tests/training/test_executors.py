@@ -157,7 +157,7 @@ def test_those_who_stay_keep_every_bit(few, name, case):
     assert len(executor) == 3
     for index, old in enumerate((2, 1, 0)):
         assert_same_bits(all_bits(executor, index), before[old])
-    executor.advance([[0.0]] * 3)  # puts them together anew
+    executor.advance([[0.0]] * 3)  # puts them together again
     if case == "mlp, adam":
         return
     # At LR 0 no weight moves: those who stayed are still those who stayed.

@@ -158,7 +158,7 @@ class StackedExecutor:
         network.randomness.load_state_dict(state["randomness"])
 
     def _stack(self) -> None:
-        """Stack all networks anew if there are other ones than before."""
+        """Stack all networks again if there are other ones than before."""
         if self._networks == self._stacked:
             return
         networks = self._networks
