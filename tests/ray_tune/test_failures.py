@@ -142,22 +142,16 @@ COUNT = 10
 DRIVER = """
     import json
     import sys
-    import time
+    import lrbench_hpo
     import ray
     from ray import tune
     from lrbench_hpo import LRBenchSearcher, RecordRuns
-
-    def train(config):
-        for step in range(1, 5):
-            time.sleep(0.1)
-            score = step / 5 + min(config["lr_policy"]["k0"], 0.1)
-            tune.report({{"score": score, "top1": score, "iteration": 50 * step}})
 
     address, folder = sys.argv[1:]
     ray.init(address=address, log_to_driver=False)
     searcher = LRBenchSearcher(database=f"{{folder}}/lr.db", seed=0)
     done = tune.run(
-        train,
+        lrbench_hpo.train,
         name="one",
         resume="AUTO",
         search_alg=searcher,
