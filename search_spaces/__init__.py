@@ -1,1 +1,1 @@
-"""Search spaces of LR policies, one YAML file per published task and a default."""
+"""Search spaces of LR policies, one YAML file per published task."""

@@ -98,6 +98,28 @@ def test_a_type_checker_knows_the_public_names_and_no_others(tmp_path):
     assert line.endswith("[attr-defined]")
 
 
+@pytest.mark.parametrize("module", ["torch", "ray", "matplotlib"])
+def test_a_public_name_is_there_or_says_which_extra_it_needs(module):
+    script = f"""
+import sys
+sys.modules[{module!r}] = None
+import lrbench_hpo
+for name in lrbench_hpo.__all__:
+    try:
+        getattr(lrbench_hpo, name)
+    except lrbench_hpo.errors.MissingExtraError as error:
+        print(name)
+    """
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "torch": ["range_test_on"],
+        "ray": ["LRBenchSearcher", "RecordRuns", "train"],
+        "matplotlib": [],
+    }
+    assert done.stdout.split() == expected[module]
+
+
 @pytest.mark.parametrize(
     ("module", "code", "extra"),
     [

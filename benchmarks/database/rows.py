@@ -86,11 +86,9 @@ def _run(draw: random.Random, task: Task, space: Any, points: int) -> Run:
             point[name] = round(value) if name in {"half_cycles", "drops"} else value
     policy = coordinates.to_policy(function, point, Scale(BUDGET, 0.01))
     results = _results(draw)
-    metrics = results | {
-        **{name: draw.random() for name in ("top5", "ac", "cd", "cdac")},
-        **{"train_loss": draw.random(), "eval_loss": draw.random(), "num_parameters": 3},
-        **{"iterations_at_best": results["iterations_to_best"], "classes_left_out": 0},
-    }
+    metrics = results | {name: draw.random() for name in ("top5", "ac", "cd", "cdac")}
+    metrics |= {"train_loss": draw.random(), "eval_loss": draw.random(), "num_parameters": 3}
+    metrics |= {"iterations_at_best": results["iterations_to_best"], "classes_left_out": 0}
     cost = {"seconds": draw.uniform(100, 9e3), "eval_seconds": draw.random(), "cpu_percent": 97.5}
     cost |= {"samples_per_second": draw.uniform(1e3, 9e3), "rss_mib": draw.uniform(1e3, 4e3)}
     versions = {"torch": "2.9.0", "lrbench_hpo": "0.1.0", "python": "3.11.7"}

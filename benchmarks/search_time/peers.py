@@ -130,8 +130,11 @@ def ray_trial(config: dict[str, Any], setup: PlainSetup, seed: int) -> None:
         best = max(best, top1)
         tune.report(
             {
-                **{"top1": top1, "best": best, "at": time.time()},
-                **{"iterations": iteration - before, "whole": iteration == setup.iterations},
+                "top1": top1,
+                "best": best,
+                "at": time.time(),
+                "iterations": iteration - before,
+                "whole": iteration == setup.iterations,
             }
         )
         before = iteration

@@ -82,7 +82,7 @@ def portfolio(pools: Mapping[str, Sequence[Run]]) -> tuple[Point, ...]:
 
 
 def encoded(point: Point) -> list[float]:
-    """A point as numbers for a forest: the function as 13 switches, coordinates in decades."""
+    """A point as numbers for a forest: the function as switches, coordinates in decades."""
     function, values = point
     switches = [float(function == name) for name in DEFAULT_FUNCTIONS]
     return switches + [

@@ -88,7 +88,9 @@ _FOREIGN: Sequence[Callable[[Any], Any]] = (
     ),
     click.option("--source", metavar="NAME", help="Store the runs under this source."),
     click.option(
-        "--created-at", metavar="TIME", help="Time of results without one: 2026-03-01T12:00Z."
+        "--created-at",
+        metavar="TIME",
+        help="Time to store for results that name none, such as 2026-03-01T12:00Z.",
     ),
     click.option("--dry-run", is_flag=True, help="Only show what would be stored."),
 )
@@ -242,8 +244,8 @@ def _import(
     if undated:
         again = "" if dry_run else ", after db forget has taken these out"
         click.echo(
-            f"{len(undated):,} runs say no time, and are dated 1970-01-01: --created-at TIME gives "
-            f"them one{again}",
+            f"{len(undated):,} runs have no time, and are dated 1970-01-01: --created-at TIME "
+            f"gives them one{again}",
             err=True,
         )
     sys.exit(status)
@@ -286,7 +288,7 @@ def _note_undated(
 def _not_stored(
     db: Database, rows: Iterator[Found | Rejected], known: list[str]
 ) -> Iterator[Found | Rejected]:
-    """Yield the rows whose runs the database does not hold as first stored by their trainer."""
+    """Yield the rows whose runs the tool that trained them has not stored here itself."""
     originals = Originals(db)
     for row in rows:
         if isinstance(row, Found) and originals.contains(row.run):

@@ -49,7 +49,7 @@ def _add_columns(connection: sa.Connection) -> None:
 
 
 def _score() -> sa.ColumnElement[Any]:
-    """`ranking.score` with its default weights, in SQL."""
+    """`records.score.score` with its default weights, in SQL."""
     c, weights = tables.runs.c, ScoreWeights()
     reached = sa.func.coalesce(c.iterations_to_best, c.max_iterations)
     difference = sa.func.abs(sa.func.coalesce(c.loss_difference, 0.0))

@@ -12,14 +12,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from lrbench_hpo import checks
-from lrbench_hpo.errors import TrainingError
+from lrbench_hpo.errors import MissingExtraError, TrainingError
 from lrbench_hpo.lr_range.lists import LEAST_POINTS
 from lrbench_hpo.lr_range.reading import optimizer_kind, read_ladders
 from lrbench_hpo.records.range_test import MAX_POINTS, MAX_RUNS, RangeTest
+
+with MissingExtraError.unless_installed("torch", "torch"):
+    import torch
+    from torch import Tensor, nn
 
 OnStep = Callable[[int], None]
 Losses = list[float | None]

@@ -92,8 +92,9 @@ class Basin:
 def smoothed(lrs: Sequence[Sequence[float]], losses: Sequence[Sequence[float | None]]) -> LossCurve:
     """Smooth the losses of some runs over log LR by local lines; return their mean at common LRs.
 
-    Losses that are not finite, and those after the end of a run that ended at a lower LR than
-    others, count as 1.5 times the loss before training.
+    Losses after the last finite one, and after the end of a run that ended at a lower LR than
+    others, count as 1.5 times the loss before training. One that is not finite in the middle is
+    left out.
 
     Args:
         lrs: of each run, rising.
@@ -166,9 +167,9 @@ def _local_lines(x: Floats, y: Floats, grid: Floats, width: float) -> Floats:
     #
     #     sum_i (S2 - S1 d_i) v_i y_i / (S0 S2 - S1^2),    Sk = sum_i v_i d_i^k.
     #
-    # A line, not a mean: at the ends of a ladder all points lie on one side, and a mean of a rising
-    # loss is too high there. Where the weights rest on one point, S0 S2 - S1^2 is about 0 and no
-    # line is determined; the mean is taken.
+    # A line, not a mean: at the ends of a ladder all points lie on one side, and the mean of a
+    # rising loss is too high at the lower end and too low at the upper one. Where the weights rest
+    # on one point, S0 S2 - S1^2 is about 0 and no line is determined; the mean is taken.
     d = x - grid[:, None]
     weight = np.exp(-0.5 * (d / width) ** 2) + 1e-300
     w0, w1, w2 = (np.sum(weight * d**power, axis=1) for power in (0, 1, 2))

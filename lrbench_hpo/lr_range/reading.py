@@ -28,7 +28,7 @@ from lrbench_hpo.records.range_test import (
 # loss explodes both predict the best constant LR to 0.2 or 0.3, the onset to 0.3 to 0.8.
 CALIBRATION: Mapping[str, float] = {"adam": -0.66, "momentum": -0.54, "plain": -0.10}
 # All of the following in decades, unless they say otherwise.
-_UNKNOWN_OPTIMIZER = (-0.45, 0.2)  # mean of the three, and the error of not knowing which
+_UNKNOWN_OPTIMIZER = (-0.45, 0.2)  # of all three together, and the error of not knowing which
 _RESIDUAL = 0.25  # error of the calibrated estimate
 # A fast ladder passes its minimum before the loss shows it: decades for each tenfold of the pace
 # (steps in a decade) around the usual one, within limits.
@@ -54,10 +54,10 @@ def read_range_test(
 ) -> RangeTest:
     """Read the losses of an LR range test of another tool, one run or several.
 
-    The loss is smoothed over log LR. The reference LR is the LR at its first minimum, times a
-    factor for the optimizer (`CALIBRATION`):
+    The loss is smoothed over log LR. The reference LR is the LR at its first minimum, times
+    factors for the optimizer (c, `CALIBRATION`), the budget T and the pace n (steps in a decade):
 
-        eta_ref = 10^c * argmin_eta smooth(loss)(log eta).
+        eta_ref = 10^c * (T / 316)^-0.45 * (n / 10)^0.25 * argmin_eta smooth(loss)(log eta).
 
     The usable interval begins where a tenth of the fall is done, and ends where a quarter of it is
     lost again.

@@ -137,7 +137,7 @@ def _measured(
 def _recalled(
     database: Database, task: Task, asked: tuple[str, int, tuple[int, ...]]
 ) -> RangeTest | None:
-    """One's own test of exactly this, at no cost."""
+    """The user's stored test of the same task, method, budget and seeds; it costs nothing."""
     for result in database.range_tests(task, [own_source()]):
         if (result.method, result.max_iterations, result.seeds) == asked:
             return dataclasses.replace(result, iterations=0, notes=(*result.notes, RECALLED))
@@ -145,7 +145,7 @@ def _recalled(
 
 
 def _kept(database: Database, task: Task, result: RangeTest) -> RangeTest:
-    """Store a result; a database that has gone away meanwhile takes nothing from it."""
+    """Store a result; if the database is unavailable, the result is returned anyway."""
     try:
         database.add_range_test(task, result)
     except DatabaseError as error:

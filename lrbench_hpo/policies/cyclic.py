@@ -66,6 +66,8 @@ def _read_wave(given: Parameters, scale: Scale) -> dict[str, float]:
     return {"peak": peak(given, scale), "floor": low / high, "half_cycles": half_cycles}
 
 
+# A whole number of half cycles keeps a minimum on the end of the budget, and holds the published
+# policies exactly (2.5, 16 and 17.5 cycles).
 def _write_wave(point: Coordinates, scale: Scale) -> dict[str, Any]:
     return {
         "k0": tidy(point["floor"] * (point["peak"] * scale.reference_lr)),

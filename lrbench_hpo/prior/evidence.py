@@ -44,7 +44,7 @@ class KnownTask:
     Attributes:
         task: its metadata, without a reference LR.
         similarity: to the new task.
-        runs: its complete and diverged runs: the best ones, then the newest.
+        runs: its complete and diverged runs: the best ones; if these are few, the newest.
         surface: the surrogate of more of them.
     """
 
@@ -110,8 +110,8 @@ def known_tasks(
     )
     most = rated[0][0] if rated else 1.0
     # n = ceil(48 s / s_max) runs of a task with similarity s: half as similar, half as many. The
-    # database returns the best and the newest ones in equal parts; twice as many are read, because
-    # some are no evidence.
+    # database returns the n best complete ones, then n of the newest, so others are taken only
+    # where fewer than n of the best are evidence.
     found = []
     for share, group in rated[:_TASKS]:
         if share >= _SAME_SHAPE:

@@ -31,7 +31,7 @@ class Question:
         max_iterations: budget of a trial, in iterations; the task's usual one when None.
         batch_size: images in an iteration, where it is not the recipe's.
         optimizer: a name of `lrbench_hpo.records.tasks.OPTIMIZERS`, where it is not the recipe's.
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for all.
+        functions: LR functions to search; those of the paper when None, ``"all"`` for all.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database, or an open one; the default one when None.
         task: more facts about the task (fields of `Task`).
@@ -125,7 +125,7 @@ def recommend(
         max_iterations: the budget they are scaled to; the usual one of the task when None.
         batch_size: images in an iteration, where it is not the recipe's.
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
-        functions: LR functions to choose from; LRBench's 13 when None, or ``"all"``.
+        functions: LR functions to choose from; those of the paper when None, or ``"all"``.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
             when None.

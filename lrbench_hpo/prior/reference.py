@@ -57,8 +57,9 @@ def reference_for(
 ) -> Reference:
     """The best available estimate of a task's best constant LR.
 
-    In this order: the value given, the best of the user's own constant LRs on this task, a stored
-    range test of it, the estimate of `transfer.reference_lr` from similar tasks.
+    In this order: the value given; the best of the user's own constant LRs on this task, if at
+    least three were tried; a stored range test of it; `transfer.reference_lr`, which takes the mean
+    over similar tasks, else the LR of the search space, else the optimizer's usual first try.
 
     Args:
         database: the LR database.

@@ -78,7 +78,7 @@ def shifts(
     #                                     measured on this task,
     #
     # all equally probable, each with the errors of `_SHIFT_ERRORS`. On the same task, which may
-    # have another batch size, the rules are taken as exact. Reading each task in one unit only was
+    # have another momentum, the rules are taken as exact. Reading each task in one unit only was
     # tried ("ours-one-unit" in docs/benchmarks.md).
     same_unit = same_lr_unit(task, other.task)
     ratio = math.log10(lr_ratio(task, other.task))
@@ -129,7 +129,7 @@ def reference_lr(task: Task, known: Sequence[KnownTask], space: SearchSpace) -> 
 
 
 def _of_same_task(task: Task, other: KnownTask) -> tuple[float, str]:
-    """The reference LR of the same task, perhaps with another batch size."""
+    """The reference LR of the same task, perhaps with another momentum."""
     ratio = lr_ratio(task, other.task)
     scaled = f", times {ratio:.3g} for batch and momentum" if ratio != 1 else ""
     if other.published:

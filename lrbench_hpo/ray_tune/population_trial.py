@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lrbench_hpo.training import Member, Population, Trainer
 
-_FORMAT = 1  # of the state dict
+_FORMAT = 2  # of the state dict
 
 
 class PopulationTrial:

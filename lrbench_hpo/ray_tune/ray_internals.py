@@ -1,4 +1,4 @@
-"""Everything that reads private state of Ray, in one place.
+"""Everything that reads private state of a running Ray, in one place.
 
 Ray gives a searcher neither its controller nor, when the config is empty, the metric and mode of
 ``tune.run`` or the stopping criteria, and it does not report the end of trials that a stopper or a

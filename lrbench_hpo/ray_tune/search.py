@@ -25,7 +25,7 @@ from lrbench_hpo.records.member_reports import MEMBER
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.repeats import same_training
 from lrbench_hpo.records.run import Run, Task, own_source
-from lrbench_hpo.study import results as outcomes
+from lrbench_hpo.study import results
 
 with MissingExtraError.unless_installed("ray", "ray"):
     import ray
@@ -152,7 +152,7 @@ def checkpoint_of_winner(study: optuna.Study, trials: Sequence[Any]) -> Any:
     Raises:
         StudyError: when no trial has finished without diverging.
     """
-    winner = outcomes.winner_to_test(study)
+    winner = results.winner_to_test(study)
     if winner.user_attrs.get("recalled"):
         return None
     wanted = winner.user_attrs["trial_id"]
@@ -176,8 +176,8 @@ def test(
         StudyError: when no trial has finished without diverging.
     """
     checkpoint = checkpoint_of_winner(study, trials)
-    winner = outcomes.winner_to_test(study)
-    known = outcomes.tested(study, winner)
+    winner = results.winner_to_test(study)
+    known = results.tested(study, winner)
     if known is not None:
         return known
     config = {**config, "lr_policy": winner.user_attrs["policy"]}

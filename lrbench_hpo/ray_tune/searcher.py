@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from lrbench_hpo import checks
-from lrbench_hpo.errors import MissingExtraError, StudyError, UnknownNameError
+from lrbench_hpo.errors import StudyError, UnknownNameError
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.policies.space import SearchSpace
 from lrbench_hpo.prior.question import Question
@@ -47,9 +47,6 @@ from lrbench_hpo.study.create import study_for
 from lrbench_hpo.study.points import KnownResult, read_point
 from lrbench_hpo.study.settings import OBJECTIVES, StudySettings
 
-with MissingExtraError.unless_installed("ray", "ray"):
-    pass
-
 SCORE = "score"
 
 
@@ -80,7 +77,7 @@ class LRBenchSearcher(SavedSearcher):
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
         objective: ``score``, or ``pareto`` for a sampler that weighs the reported ``top1``,
             ``iterations_to_best`` and ``loss_difference``; schedulers still see the metric.
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for every one.
+        functions: LR functions to search; those of the paper when None, ``"all"`` for every one.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database, read once at the start;
             ``LRBENCH_DATABASE_URL`` or the user's own when None.

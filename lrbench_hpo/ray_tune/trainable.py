@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrbench_hpo.errors import MissingExtraError
+from lrbench_hpo.ray_tune.on_worker import CHECKPOINT, read_checkpoint, trainer_for, use_cpus
 from lrbench_hpo.ray_tune.population_trial import PopulationTrial
 from lrbench_hpo.ray_tune.trial_config import TrialConfig
 from lrbench_hpo.records.reports import report
@@ -21,7 +22,6 @@ with MissingExtraError.unless_installed("ray", "ray"):
 
 if TYPE_CHECKING:
     from lrbench_hpo.training import Trainer, TrainingSession
-from lrbench_hpo.ray_tune.on_worker import CHECKPOINT, read_checkpoint, trainer_for, use_cpus
 
 # What a trainer is made from: a trial that differs in something else can use the same one.
 _OF_TRAINER = (

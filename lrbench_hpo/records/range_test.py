@@ -35,9 +35,9 @@ class RangeTest:
         lrs: the LRs of each run, in order.
         losses: the batch losses of each run, before the update at that LR; validation losses for
             ``coarse``; None where the loss was NaN or infinite.
-        seeds: of each run; empty if nobody knows.
+        seeds: of each run; empty if unknown.
         method: ``smith`` (a ladder of LRs), ``coarse`` (a training for each LR) or ``external``
-            (somebody else's ladder).
+            (another tool's ladder).
         max_iterations: the budget that the LR is meant for, in iterations.
         created_at: UTC time, now by default.
         notes: what did not go as it should, in words.

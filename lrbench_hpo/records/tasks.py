@@ -177,7 +177,7 @@ def recipe_for(
     given["optimizer"] = str(optimizer).lower()
     for name in ("batch_size", "max_iterations"):
         if name in given:
-            given[name] = checks.whole(name, given[name])
+            given[name] = checks.whole(name, given[name], hint="leave it out for the usual one")
     recipe = dataclasses.replace(recipe, **given)
     if "max_iterations" in given:
         return recipe

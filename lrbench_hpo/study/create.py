@@ -22,7 +22,7 @@ from lrbench_hpo.prior.question import Question
 from lrbench_hpo.prior.recommendation import Recommendation
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.score import ScoreWeights
-from lrbench_hpo.study.optuna_internals import enqueued_params
+from lrbench_hpo.study.optuna_internals import enqueued_params, has_heartbeat
 from lrbench_hpo.study.orphans import (
     CLAIM,
     CREATOR_PATIENCE,
@@ -30,7 +30,6 @@ from lrbench_hpo.study.orphans import (
     ask_again,
     claimed,
     end_orphans,
-    has_heartbeat,
 )
 from lrbench_hpo.study.points import Point, read_point
 from lrbench_hpo.study.policy_search import settings_of
@@ -76,7 +75,7 @@ def create_study(
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
         objective: ``score`` (one number, to be maximised) or ``pareto`` (Top-1 up, iterations to
             best down, loss difference down).
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for every one.
+        functions: LR functions to search; those of the paper when None, ``"all"`` for every one.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
             when None.
@@ -167,9 +166,10 @@ def study_for(
         raise UnknownNameError.among("objective", objective, OBJECTIVES)
     if seed is not None:
         seed = checks.whole("seed", seed, 0, error=StudyError)
+    weights = ScoreWeights.of(score_weights)  # checked before the database is read
     place = place or Place()
     prior = question.prior()
-    settings = settings_of(prior, objective, ScoreWeights.of(score_weights))
+    settings = settings_of(prior, objective, weights)
     given = [
         read_point(f"points_to_evaluate[{index}]", point, prior.space, prior.scale)
         for index, point in enumerate(points_to_evaluate)

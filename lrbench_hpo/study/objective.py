@@ -343,6 +343,6 @@ def replay(trial: optuna.Trial, settings: StudySettings, run: Run) -> None:
     for point in run.curve:
         if point.top1 is None or point.eval_loss is None or point.train_loss is None:
             continue
-        best = best_evaluation((best or point, point)) or point
+        best = point if best is None else best_evaluation((best, point)) or best
         if point.iteration not in reported:
             trial.report(score_at(best, run.max_iterations, settings.weights), point.iteration)

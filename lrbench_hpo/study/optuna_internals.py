@@ -1,7 +1,7 @@
 """Everything that reads private state of Optuna, in one place.
 
-`tests/study/test_optuna_internals.py` names the versions that this was tried on. Where a later
-version has none of it, the functions answer as if Optuna had said nothing.
+`tests/study/test_optuna_internals.py` names the versions that this was tried on. In a version
+without this state, no trial is enqueued, no loop runs, and no storage has a heartbeat.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def enqueued_params(trial: optuna.trial.FrozenTrial) -> dict[str, Any] | None:
     >>> enqueued_params(study.trials[0]), enqueued_params(optuna.trial.create_trial(value=0.0))
     ({'lr': 0.1}, None)
     """
-    params: dict[str, Any] | None = trial.system_attrs.get(_ENQUEUED)
+    params: dict[str, Any] | None = getattr(trial, "system_attrs", {}).get(_ENQUEUED)
     return params
 
 
@@ -32,6 +32,25 @@ def in_optimize_loop(study: optuna.Study) -> bool:
     False
     """
     return bool(getattr(getattr(study, "_thread_local", None), "in_optimize_loop", False))
+
+
+def is_bracket(study: optuna.Study) -> bool:
+    """Whether a sampler is shown a pruner's bracket of a study, without the study's attributes.
+
+    >>> is_bracket(optuna.create_study())
+    False
+    """
+    return not hasattr(study, "user_attrs")
+
+
+def has_heartbeat(storage: str | optuna.storages.BaseStorage | None) -> bool:
+    """Whether Optuna itself ends the trials of dead processes.
+
+    >>> has_heartbeat("sqlite:///study.db")
+    False
+    """
+    interval = getattr(storage, "get_heartbeat_interval", None)
+    return interval is not None and interval() is not None
 
 
 def is_stop_outside_optimize(error: RuntimeError) -> bool:

@@ -58,12 +58,6 @@ def claimed(study: optuna.Study, what: str) -> bool:
     return bool(study.user_attrs[what] == claim)
 
 
-def has_heartbeat(storage: str | optuna.storages.BaseStorage | None) -> bool:
-    """Whether Optuna itself ends the trials of dead processes."""
-    interval = getattr(storage, "get_heartbeat_interval", None)
-    return interval is not None and interval() is not None
-
-
 def end_orphans(study: optuna.Study) -> bool:
     """End the trials of processes that were killed; False if another worker does that."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -89,16 +89,16 @@ def read_point(
 
     Args:
         where: what is read, for the error.
-        given: an `LRPolicy`; its dict; a mapping with ``lr_policy`` and values of one's own
+        given: an `LRPolicy`; its dict; a mapping with ``lr_policy`` and values of further
             parameters, as a trial's config; or a trial's parameters (``lr_function``, ...).
         space: the search space.
         scale: budget and reference LR.
-        own: the ranges of one's own parameters, names with ``/`` between levels; when None, all
+        own: the ranges of further parameters, names with ``/`` between levels; when None, all
             other values of the mapping are taken as they are.
 
     Raises:
         StudyError: for anything else, a function outside the space, a policy without
-            coordinates, or a value outside one's own range.
+            coordinates, or a value outside the range of its parameter.
 
     >>> from lrbench_hpo.policies.space_files import load_space
     >>> point = read_point("p", LRPolicy("FIX", k0=0.01), load_space("default"), Scale(100, 0.01))

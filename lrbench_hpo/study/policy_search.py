@@ -143,9 +143,8 @@ class PolicySearch:
         taken = [busy, *(self._promised[other] for other in unseen if other in self._promised)]
         hidden = _choosing(trials, set(unseen) - self._promised.keys())
         if hidden:
-            taken.append(
-                self.known_good
-            )  # or trials that start together would all get the best one
+            # Or trials that start together would all get the best one.
+            taken.append(self._known_good)
         surrogate = self._surrogate
         if any(other < number and other % STRIPES == number % STRIPES for other in hidden):
             # An older trial of another process chooses from this part of the pool: draw a new one.
@@ -164,7 +163,7 @@ class PolicySearch:
         return {}
 
     @cached_property
-    def known_good(self) -> Array:
+    def _known_good(self) -> Array:
         """Features of the portfolio."""
         budget = self.settings.scale.max_iterations
         rows = [curve_features(entry.policy, budget) for entry in self.start.portfolio]

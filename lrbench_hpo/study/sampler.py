@@ -21,7 +21,7 @@ from lrbench_hpo.prior.prior import Prior
 from lrbench_hpo.prior.question import Question
 from lrbench_hpo.records.range_test import RangeTest
 from lrbench_hpo.records.score import ScoreWeights
-from lrbench_hpo.study.optuna_internals import enqueued_params
+from lrbench_hpo.study.optuna_internals import enqueued_params, is_bracket
 from lrbench_hpo.study.policy_search import PolicySearch, Start
 from lrbench_hpo.study.settings import OBJECTIVES, StudySettings
 from lrbench_hpo.study.suggest import FUNCTION
@@ -56,7 +56,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         batch_size: images in an iteration, where it is not the recipe's.
         optimizer: ``sgd``, ``nesterov``, ``adam`` or ``adamw``, where it is not the recipe's.
         objective: ``score`` or ``pareto``; as the study's directions say when None.
-        functions: LR functions to search; LRBench's 13 when None, ``"all"`` for every one.
+        functions: LR functions to search; those of the paper when None, ``"all"`` for every one.
         search_space: a YAML file or space; the one published for the task when None.
         database: URL or file of the LR database; ``LRBENCH_DATABASE_URL`` or the user's own
             when None.
@@ -102,6 +102,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
             raise StudyError(f"others={others!r}: expected an Optuna sampler, or None for TPE")
         if seed is not None:
             seed = checks.whole("seed", seed, 0, error=StudyError)
+        weights = None if score_weights is None else ScoreWeights.of(score_weights)
         question = Question(
             dataset or "",
             model or "",
@@ -119,10 +120,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         if dataset is not None and model is not None:
             self._start = Start.of(question.prior())
         else:
-            _refuse_half(question, objective)
+            _refuse_half({"dataset": dataset, "model": model}, question, objective)
         self._question = question
         self._objective = objective
-        self._weights = None if score_weights is None else ScoreWeights.of(score_weights)
+        self._weights = weights
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._others = others or optuna.samplers.TPESampler(seed=seed)
         self._suggestions: dict[tuple[str, int], dict[str, Any]] = {}
@@ -270,7 +271,7 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         """Called by Optuna before each trial."""
         attached = self._attached.get(study.study_name) is study
         # Attaching takes time, and a pruner's bracket has no attributes to attach to.
-        if not attached and hasattr(study, "user_attrs"):
+        if not attached and not is_bracket(study):
             self.attach(study)
         self._others.before_trial(study, trial)
 
@@ -300,9 +301,10 @@ class LRBenchSampler(optuna.samplers.BaseSampler):
         self._lock = threading.Lock()
 
 
-def _refuse_half(question: Question, objective: str | None) -> None:
+def _refuse_half(
+    names: Mapping[str, str | None], question: Question, objective: str | None
+) -> None:
     """Refuse a part of a task: the rest would have to be guessed."""
-    names = {"dataset": question.dataset or None, "model": question.model or None}
     missing = " and ".join(name for name, value in names.items() if value is None)
     given = {**names, "objective": objective}
     given |= {name: getattr(question, name) for name in _OF_TASK}

@@ -42,7 +42,7 @@ class Progress:
         self.curve: list[CurvePoint] = []
         self.state: Weights = {}
         self._best: dict[str, float | None] = {}
-        self._last_top1: float | None = None  # not rounded, as values of a curve are
+        self._last_top1: float | None = None  # exact; values of a curve are rounded
 
     @property
     def status(self) -> str:

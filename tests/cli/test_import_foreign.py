@@ -185,6 +185,6 @@ def test_runs_without_a_time_are_told(call, home):
     log(home / "logs" / "a", [0.1] * 5)
     said = ("--dataset", "mnist", "--model", "lenet")
     _, _, err = call(import_logs, "logs", *said)
-    assert "1 runs say no time, and are dated 1970-01-01: --created-at TIME gives them one" in err
+    assert "1 runs have no time, and are dated 1970-01-01: --created-at TIME gives them one" in err
     _, _, err = call(import_logs, "logs", *said, "--created-at", "2026-03-01T12:00Z")
     assert "1970" not in err

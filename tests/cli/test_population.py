@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from lrbench_hpo import connect
 from lrbench_hpo.cli.options import take_population_options
+from lrbench_hpo.study.optuna_internals import enqueued_params
 
 SMALL = ("digits", "mlp", "--max-iterations", 30)
 
@@ -139,7 +140,7 @@ def test_a_killed_search_keeps_what_is_done_and_leaves_no_process(run, home):
     assert lost
     assert TrialState.RUNNING not in {trial.state for trial in trials}
     known_good = [t.params for t in lost if t.user_attrs["suggestion"]["source"] == "portfolio"]
-    asked = [t.params or t.system_attrs["fixed_params"] for t in trials if t not in lost]
+    asked = [t.params or enqueued_params(t) for t in trials if t not in lost]
     assert all(params in asked for params in known_good)
 
 

@@ -13,6 +13,7 @@ from lrbench_hpo import LRPolicy, create_study, suggest_policy
 from lrbench_hpo.errors import LRBenchError, StudyError, UnknownNameError
 from lrbench_hpo.policies import ALL_FUNCTIONS, DEFAULT_FUNCTIONS
 from lrbench_hpo.policies.space_files import load_space
+from lrbench_hpo.study.optuna_internals import enqueued_params
 from lrbench_hpo.study.policy_search import FIRST_ROWS
 from lrbench_hpo.study.settings import StudySettings
 from lrbench_hpo.study.storage import open_storage
@@ -246,7 +247,7 @@ def test_what_a_dead_creator_left_is_finished(storage, monkeypatch):
     settings = whole.user_attrs["lrbench"]
     half = optuna.create_study(storage=storage, study_name="s", direction="maximize")
     half.set_user_attr("lrbench", settings)
-    half.enqueue_trial(waiting(whole)[0].system_attrs["fixed_params"])
+    half.enqueue_trial(enqueued_params(waiting(whole)[0]))
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
     study = create_study("mnist", "lenet", sampler=OTHER, **make)
     assert len(waiting(study)) == 5

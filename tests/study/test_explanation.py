@@ -120,7 +120,7 @@ def test_the_most_believed_task_comes_first():
     found = told(SAID)
     assert [leaning.task for leaning in found.leanings] == ["mnist/lenet", "digits/mlp"]
     text = str(found)
-    assert "believed 72 % in all" in text
+    assert "weight 72 % in all" in text
     assert "mnist/lenet: weight 0.61, 80 % similar, rank agreement +0.70" in text
     assert "digits/mlp: weight 0.11, 50 % similar\n" in text
 

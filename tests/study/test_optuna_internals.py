@@ -5,7 +5,9 @@ import pytest
 
 from lrbench_hpo.study.optuna_internals import (
     enqueued_params,
+    has_heartbeat,
     in_optimize_loop,
+    is_bracket,
     is_stop_outside_optimize,
 )
 
@@ -44,6 +46,31 @@ def test_the_loop_is_known_inside_it_and_only_there():
     assert seen == [True] * 3
     study.tell(study.ask(), 0.0)
     assert not in_optimize_loop(study)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "brackets"),
+    [(optuna.pruners.NopPruner(), False), (optuna.pruners.HyperbandPruner(1, 9), True)],
+)
+def test_a_bracket_is_what_a_sampler_sees_of_a_study_with_brackets(pruner, brackets):
+    seen = []
+
+    class Sampler(optuna.samplers.RandomSampler):
+        def before_trial(self, study, trial):
+            seen.append(is_bracket(study))
+
+    study = optuna.create_study(sampler=Sampler(), pruner=pruner)
+    study.optimize(lambda trial: 0.0, n_trials=1)
+    assert seen == [brackets]
+    assert not is_bracket(study)
+
+
+def test_a_storage_has_a_heartbeat_where_it_was_given_one(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    beating = optuna.storages.RDBStorage(url, heartbeat_interval=60)
+    assert has_heartbeat(beating)
+    for storage in (optuna.storages.RDBStorage(url), optuna.storages.InMemoryStorage(), url, None):
+        assert not has_heartbeat(storage)
 
 
 def test_a_stop_outside_of_the_loop_is_told_from_other_errors():

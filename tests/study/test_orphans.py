@@ -1,4 +1,4 @@
-"""A process is is_dead only if it was on this machine and is not there any more."""
+"""A process is dead only if it was on this machine and is not there any more."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_one_that_lives_is_not_and_a_zombie_is():
 
 
 def test_nobody_is_gone_who_cannot_be_looked_at(ended):
-    for unknown in ({**ended, "host": "another"}, {**ended, "pid": "7"}, {}, None, "is_dead"):
+    for unknown in ({**ended, "host": "another"}, {**ended, "pid": "7"}, {}, None, "dead"):
         assert not is_dead(unknown)
 
 

@@ -125,7 +125,7 @@ def frozen() -> nn.Module:
     return model
 
 
-BY_LAYERS = [*("lenet", "cnn3", "mlp", "resnet20"), Everything, grey, grouped_input, frozen]
+BY_LAYERS = ["lenet", "cnn3", "mlp", "resnet20", Everything, grey, grouped_input, frozen]
 BY_VMAP = {Dense: "loss", OwnWeights: "OwnWeights", softmax: "loss", reflecting: "padding_mode"}
 REFUSED = {Branching: "control flow", Tied: "share parameters"}
 

@@ -41,7 +41,7 @@ class Mixture:
     Attributes:
         mean: expected log regret. Weights that sum to less than 1 pull it towards 0, the
             prediction without transfer.
-        spread: standard deviation between the experts' predictions.
+        spread: how far the experts disagree, ``sqrt(sum_j w_j (m_j - mean)^2)``.
         risk: probability of divergence.
     """
 
@@ -64,7 +64,7 @@ class Experts:
     # The shift is a hypothesis like the task, because curves of two tasks agree only once the LRs
     # of one are multiplied by the right factor (rank correlation 0.9; down to -0.4 without it, see
     # docs/sampler.md). The remaining PRIOR_NO_TRANSFER belongs to the hypothesis that no task
-    # transfers; it keeps its probability where all experts are wrong, so that they can be dropped.
+    # transfers; it gains probability where all experts are wrong, so that they can be dropped.
 
     def __init__(self, sources: Sequence[Source]) -> None:
         total = sum(source.weight for source in sources) or 1.0

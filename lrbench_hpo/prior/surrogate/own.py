@@ -8,7 +8,7 @@ import numpy as np
 
 from lrbench_hpo.prior.surrogate.process import Array, Process
 
-# All but WIDTH in log regret.
+# In log regret, but for WIDTH and SLOPE.
 WIDTH = 1.1  # of the kernel, in units of `embedding.embedded`
 AMPLITUDES = (0.3, 0.6, 1.2)  # deviations of single policies from the prior; the likeliest is taken
 SLOPE = 0.3  # prior deviation of the slope: how much more or less the policy matters here

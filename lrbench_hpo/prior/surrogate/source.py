@@ -74,8 +74,8 @@ class Surface:
     #     m(x) = mu + k(x, X) alpha,    alpha = (K + NOISE^2 I)^-1 (y - mu),
     #     k(x, x') = AMPLITUDE^2 exp(-|x - x'|^2 / (2 WIDTH^2)).
     #
-    # mu, the prediction far from all runs, is not the mean of y: runs are a biased sample, because
-    # users try what they expect to be good. A policy unlike any tried one is assumed to be poor.
+    # mu = min(mean(y), -3) is the prediction far from all runs. Runs are a biased sample, because
+    # users try what they expect to be good: a policy unlike any tried one is assumed to be poor.
     # The variance is not computed: how far a source task is right about the new task is uncertain
     # in a way its own runs cannot show, and `experts.Experts` learns it from the study's results.
 
@@ -143,7 +143,7 @@ class Surface:
 #
 #     risk(p) = sum_i k'(p, q_i) [run i diverged] / (sum_i k'(p, q_i) + 0.5).
 #
-# k' has half the width of the process's kernel k, so k' = k^4, because
+# k' has half the width of the process's kernel: k' = (k / AMPLITUDE^2)^4, because
 # exp(-d^2 / (2 (w/2)^2)) = exp(-d^2 / (2 w^2))^4. The 0.5 is the weight of a finished run that is
 # assumed at every policy: without it, a single diverged run would make divergence certain at any
 # distance.
@@ -175,9 +175,9 @@ class Source:
     trust: float = 1.0
 
     # weight = s / (1 - s + 0.5) * trust * n / (n + 3), with s the similarity and n the runs.
-    # The odds s / (1 - s) separate 0.99 from 0.9, which s itself hardly does; the 0.5 keeps them
-    # finite at s = 1 and grants that even the same task does not predict all. n / (n + 3) halves
-    # the weight of a task with three runs, of which a surrogate can know little.
+    # Like the odds s / (1 - s), the first factor falls faster than s: 2 at s = 1, 1.5 at 0.9, 0.5
+    # at 0.5. The 0.5 keeps it finite and grants that even the same task does not predict all.
+    # n / (n + 3) halves the weight of a task with three runs, of which a surrogate can know little.
 
     @property
     def weight(self) -> float:

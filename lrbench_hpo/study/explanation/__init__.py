@@ -102,7 +102,7 @@ class Explanation:
         if self.prior_weight is not None and self.prior_weight < _LEAST_WEIGHT:
             return "no similar task"
         if self.prior_weight is not None:
-            return f"similar tasks, believed {100 * self.prior_weight:.0f} % in all"
+            return f"similar tasks, weight {100 * self.prior_weight:.0f} % in all"
         return "similar tasks" if self.leanings else ""
 
 

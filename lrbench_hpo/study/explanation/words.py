@@ -52,7 +52,7 @@ def outcome(outcome: Outcome) -> str:
         case "running" | "waiting":
             return "not known yet"
         case "failed":
-            return "it failed, and says nothing of the policy"
+            return "it failed, which is no evidence about the policy"
         case "diverged":
             return "it diverged: its loss was no number any more"
         case "pruned":

@@ -97,7 +97,7 @@ def make_raw_data(
 
     Args:
         name: the data set's name.
-        classes: the classes' names; if None, there are as many as training labels.
+        classes: the classes' names; if None, one for each label from 0 to the highest.
         train: training samples.
         validation: validation samples, if the source has its own.
         test: test samples, if the source has its own.
@@ -131,7 +131,7 @@ def make_raw_data(
 
 
 def _labels_without_gaps(name: str, train: Samples) -> range:
-    """The labels 0 to the highest; memory depends on the labels in use, as one may be huge."""
+    """The labels from 0 to the highest, if none is missing; a huge one takes no memory."""
     found = torch.unique(train.labels)  # sorted
     gaps = torch.nonzero(found != torch.arange(len(found)))
     if len(gaps):

@@ -24,7 +24,7 @@ from lrbench_hpo.training.trainer import Trainer
 
 OnProgress = Callable[[Sequence[Member]], bool | None]
 
-_FORMAT = 1  # of the state dict
+_FORMAT = 2  # of the state dict
 
 
 @dataclass
@@ -173,18 +173,15 @@ class Population:
             self._networks = [self._networks[index] for index in keep]
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of all members in training, in tensors and JSON types.
-
-        ``lanes`` are the networks, and ``riders`` the members of each.
-        """
+        """A copy of all networks and their members in training, in tensors and JSON types."""
         return {
             "format": _FORMAT,
             "added": self._added,
             "iterations": [self.trained_iterations, self.saved_iterations],
-            "lanes": [
+            "networks": [
                 {
                     "executor": self.executor.state_dict(index),
-                    "riders": [
+                    "members": [
                         {
                             "policy": member.progress.record.policy.to_dict(),
                             "max_iterations": member.progress.record.max_iterations,
@@ -211,9 +208,9 @@ class Population:
                 f"no state of a population of format {_FORMAT}: give what state_dict gave"
             )
         self.remove(self.members)
-        for saved in state["lanes"]:
+        for saved in state["networks"]:
             members = []
-            for entry in saved["riders"]:
+            for entry in saved["members"]:
                 policy = LRPolicy.from_dict(entry["policy"])
                 member = self._member(policy, entry["max_iterations"], entry["seed"])
                 member.number = entry["number"]
