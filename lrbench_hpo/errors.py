@@ -17,7 +17,7 @@ class PolicyError(LRBenchError, ValueError):
 
 
 class UnknownNameError(LRBenchError, ValueError):
-    """A function, dataset, model, optimizer or file that nobody here has heard of."""
+    """An unknown name of a function, dataset, model, optimizer or file."""
 
     @classmethod
     def among(

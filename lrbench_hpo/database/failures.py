@@ -91,7 +91,7 @@ def _without_secrets(url: sa.URL, text: str) -> str:
 
 def vanished(what: str) -> DatabaseError:
     """The error when another process removes rows as fast as they are made here."""
-    return DatabaseError(f"{what} is removed again and again by somebody else: try again later")
+    return DatabaseError(f"{what} is removed again and again by another process: try again later")
 
 
 class BadRowError(DatabaseError):

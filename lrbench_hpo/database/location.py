@@ -113,7 +113,7 @@ def schema_of(url: sa.URL) -> str | None:
 
 
 def has_password(location: str) -> bool:
-    """Whether a location gives a password away to everybody who may see it.
+    """Whether a location shows a password to whoever sees it.
 
     >>> has_password("postgresql://me:secret@host/lr"), has_password("journal:///study.log")
     (True, False)

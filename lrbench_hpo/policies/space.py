@@ -165,7 +165,7 @@ def _capped(entry: Range, highest: int) -> Range:
 
 
 def default_space() -> SearchSpace:
-    """The space for a task that nobody has published results for: the ranges of the table's rows.
+    """The space for a task without published results: the ranges of the table's rows.
 
     The functions of the LRBench paper come before the other waves. Optuna takes the order of the
     functions for a part of a study, so it stays as it is.

@@ -304,7 +304,7 @@ class Run:
         Raises:
             RecordError: for an unknown key or a bad value.
             PolicyError: for a policy that its function does not allow.
-            UnknownNameError: for an LR function that nobody knows.
+            UnknownNameError: for an unknown LR function.
         """
         values = checks.known_fields("run", data, cls, ("task", "policy", "max_iterations"))
         checks.shallow("run.policy", values["policy"], MAX_POLICY_DEPTH)
@@ -320,7 +320,7 @@ class Run:
         """Content hash of the dict without the curve, which may be left out when a run is read.
 
         Two spellings of the task's names are one run; so is one run under two sources, as
-        somebody else may file it under another name.
+        another user may file it under another name.
         """
         fields = {**self._fields(), "task": self.task.canonical_dict()}
         del fields["source"]

@@ -19,7 +19,7 @@ from lrbench_hpo.records.run import Task
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw")
 
-# The best constant LR one expects before anything was measured: what people try first.
+# The best constant LR one expects before anything was measured: the usual first try.
 DEFAULT_REFERENCE_LR: Mapping[str, float] = {
     "sgd": 0.01,
     "nesterov": 0.01,
@@ -153,7 +153,7 @@ def recipe_for(
         changes: fields of `Recipe`; those that are None change nothing.
 
     Raises:
-        UnknownNameError: for an optimizer nobody knows.
+        UnknownNameError: for an unknown optimizer.
         RecordError: for a batch size or budget below one.
 
     >>> recipe_for("cifar10", "resnet32").max_iterations

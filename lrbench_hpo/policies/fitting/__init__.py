@@ -90,7 +90,7 @@ def fit_policy(
     Raises:
         RecordError: for fewer than three samples, LRs that are negative, not finite or all 0, or
             iterations that do not increase.
-        UnknownNameError: for a function that nobody knows.
+        UnknownNameError: for an unknown function.
 
     >>> fit = fit_policy(range(0, 1000, 50), [0.1] * 8 + [0.05] * 8 + [0.025] * 4)
     >>> print(fit.policy, fit.good)

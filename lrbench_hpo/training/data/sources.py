@@ -12,7 +12,7 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from lrbench_hpo.checks import canonical_name
 from lrbench_hpo.errors import DataError, UnknownNameError

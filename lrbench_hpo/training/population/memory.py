@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from lrbench_hpo.training.optimizers import make_optimizer
