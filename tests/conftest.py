@@ -30,6 +30,9 @@ from lrbench_hpo.database import connect
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.run import CurvePoint, Run, Task
 
+# Small networks: with a thread for each core they crawl where two processes test at a time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell's background job ignores Ctrl-C, and so would all that it starts; it is to be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -106,6 +106,7 @@ def test_the_script_gives_the_search_its_options_and_secrets(tmp_path):
     assert done.stdout == expected
 
 
+@pytest.mark.slow
 def test_the_page_names_every_file_and_every_option_it_names_exists():
     assert all(path.name in PAGE for path in FOLDER.iterdir() if path.is_file())
     shown = subprocess.run(

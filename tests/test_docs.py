@@ -86,6 +86,7 @@ def imported_frameworks(wing):
                 yield node.module.partition(".")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "optuna", "ray", "sqlalchemy", "matplotlib"])
 def test_a_framework_is_imported_where_the_page_says(framework):
     (row,) = re.findall(rf"^\| {framework} \| (.*) \|$", ARCHITECTURE, flags=re.MULTILINE)

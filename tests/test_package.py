@@ -98,6 +98,7 @@ def test_a_type_checker_knows_the_public_names_and_no_others(tmp_path):
     assert line.endswith("[attr-defined]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["torch", "ray", "matplotlib"])
 def test_a_public_name_is_there_or_says_which_extra_it_needs(module):
     script = f"""

@@ -23,6 +23,7 @@ def local_runs(home):
         return db.find(source="local")
 
 
+@pytest.mark.slow
 def test_a_search_tells_its_trials_what_was_spared_and_the_winner(run, home):
     options = ("--trials", 7, "--population", 4, "--processes", 2, "--json", "out.json")
     code, out, err = run("tune", *SMALL, *options)
@@ -89,6 +90,7 @@ def started(home, trials: int, ended: int, *more: str):
     return process, lines
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(home):
     process, lines = started(home, 1000, ended=3)
     with process:
@@ -119,6 +121,7 @@ def test_several_objectives_stop_nobody_unasked(run):
     assert ": 0 spared by early stopping" in out
 
 
+@pytest.mark.slow
 def test_a_killed_search_keeps_what_is_done_and_leaves_no_process(run, home):
     process, lines = started(home, 1000, 3, *STORED)
     with process:

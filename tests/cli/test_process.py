@@ -9,6 +9,7 @@ def test_a_command_that_works(run_process):
     assert " SINEXP " in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -68,6 +68,7 @@ def test_what_cannot_work_is_one_line(run, options, part):
     assert out == ""
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_one_word_and_stores_nothing(home):
     command = [sys.executable, "-m", "lrbench_hpo", "range-test", "digits", "resnet20"]
     options = ["--max-iterations", "100000", "--database", "lr.db"]

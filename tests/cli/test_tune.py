@@ -42,6 +42,7 @@ def test_a_search_ends_with_a_ranked_table_and_the_next_starts_from_it(run, home
     assert len(local_runs(home)) == 9
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_in_any_process(run, run_process, home):
     figures = []
     for command, name in ((run, "a.db"), (run_process, "b.db")):
@@ -53,6 +54,7 @@ def test_the_same_seed_gives_the_same_numbers_in_any_process(run, run_process, h
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 def test_a_study_in_a_storage_is_gone_on_with(run, home):
     storage = ("--storage", "sqlite:///study.db")
     assert run("tune", *SMALL, "--trials", 2, *storage)[0] == 0

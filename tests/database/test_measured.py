@@ -113,6 +113,7 @@ def test_a_new_database_holds_none_of_them(db: Database) -> None:
     assert not db.has_source(SOURCE)
 
 
+@pytest.mark.slow
 def test_what_is_there_already_under_another_name_stays(tmp_path, measured) -> None:
     name, runs = next(iter(measured.items()))
     rows = [Found(run) for run in runs[:10]]
@@ -131,6 +132,7 @@ def shell(monkeypatch, capsys, *words: str) -> tuple[int, str]:
     return ended.value.code or 0, told.out + told.err
 
 
+@pytest.mark.slow
 def test_one_command_stores_them(tmp_path, monkeypatch, capsys, measured) -> None:
     number = sum(map(len, measured.values()))
     command = ("db", "import", "--measured", "--database", str(tmp_path / "lr.db"))

@@ -89,6 +89,7 @@ def run_all(start_python: Callable, code: str, url: str, timeout: float = 60) ->
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True])
 def test_twenty_processes_migrate_at_once(
     database_url, start_python, make_schema_1, sql, old: bool
@@ -114,6 +115,7 @@ print([os.waitpid(child, 0)[1] for child in children])
         assert db.stats().runs == 61 + len(runs)
 
 
+@pytest.mark.slow
 def test_a_database_goes_on_in_a_forked_process(database_url, start_python) -> None:
     code = """
 with connect(url) as db:
@@ -128,6 +130,7 @@ with connect(url) as db:
     assert run_all(start_python, code, database_url) == "0 462\n"
 
 
+@pytest.mark.slow
 def test_a_database_goes_on_in_multiprocessing(database_url, start_python) -> None:
     code = """
 import multiprocessing

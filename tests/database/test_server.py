@@ -180,6 +180,7 @@ def test_many_who_add_the_same_at_once_in_any_order(db: Database, make_run, sql)
     assert len(db.find("digits", curves=True)) == 100
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_for_good_is_told_after_the_patience_given(
     start_postgres, make_run, message_of, with_query
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_server_that_is_gone_for_good_is_told_after_the_patience_given(
         assert db.add(make_run()) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_within_the_patience(start_postgres, make_run) -> None:
     server = start_postgres()
     with connect(server.url) as db, ThreadPoolExecutor(1) as thread:
@@ -205,6 +207,7 @@ def test_a_server_that_comes_back_within_the_patience(start_postgres, make_run) 
         assert added.result(30) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_in_good_order_while_runs_are_added(start_postgres, make_run) -> None:
     server = start_postgres()
     with connect(server.url) as db, ThreadPoolExecutor(1) as thread:

@@ -13,6 +13,7 @@ from lrbench_hpo.database.location import database_url
 from lrbench_hpo.database.run_store import RunStore
 
 
+@pytest.mark.slow
 def test_runs_wait_while_the_server_is_away_and_follow_in_order_and_once(
     start_postgres, make_run, tmp_path, monkeypatch, with_query
 ) -> None:
@@ -39,6 +40,7 @@ def test_runs_wait_while_the_server_is_away_and_follow_in_order_and_once(
     assert store.close() == ()
 
 
+@pytest.mark.slow
 def test_what_waits_for_a_server_follows_with_the_next_process(
     start_postgres, make_run, tmp_path, start_python, with_query
 ) -> None:

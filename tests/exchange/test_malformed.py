@@ -556,6 +556,7 @@ def test_an_endless_pipe_ends(tmp_path, take_in, make_run, as_jsonl) -> None:
     assert "unpacked" in report.reasons[0].reason
 
 
+@pytest.mark.slow
 def test_no_more_than_a_limited_number_of_bad_rows_is_kept(
     make_run, write, as_jsonl, take_in
 ) -> None:

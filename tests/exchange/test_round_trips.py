@@ -146,6 +146,7 @@ def same(found: Run, run: Run, *, curve: bool = True) -> None:
     assert found.to_dict() == {**run.to_dict(), **({} if curve else {"curve": []})}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(runs(), origins, st.booleans())
 def test_a_line_of_json(run: Run, origin: Origin | None, curves: bool) -> None:
@@ -157,6 +158,7 @@ def test_a_line_of_json(run: Run, origin: Origin | None, curves: bool) -> None:
     same(found.run, run, curve=curves)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(runs(), origins, st.booleans())
 def test_a_line_of_csv(run: Run, origin: Origin | None, curves: bool) -> None:

@@ -151,6 +151,7 @@ TORCH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_schedulers_are_recognised(name):
@@ -262,6 +263,7 @@ def test_unknown_functions_are_refused():
         fit_policy([0, 1, 2], [1, 1, 1], functions=["COSS"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.floats(0, 1e3, **FLOATS), min_size=3, max_size=40))
 def test_any_curve_gives_a_policy_or_one_line(lrs):

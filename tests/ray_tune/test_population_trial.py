@@ -199,7 +199,7 @@ def test_a_new_best_is_worth_a_checkpoint():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": 0}, "no state of a population's trial of format 1"),
+        ({"format": 0}, "no state of a population's trial of format 2"),
         ({"policies": []}, "the state is of a population of other policies"),
     ],
 )

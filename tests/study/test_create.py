@@ -97,6 +97,7 @@ def test_points_of_ones_own_come_first_and_exactly():
     assert sources[3].startswith("published")
 
 
+@pytest.mark.slow
 def test_points_of_ones_own_are_enqueued_once_over_restarts(storage):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
     for points in (GIVEN, GIVEN[:2], GIVEN):
@@ -175,6 +176,7 @@ def test_nstep_has_as_many_gaps_as_drops():
         study.tell(trial, 0.5)
 
 
+@pytest.mark.slow
 def test_distributions_never_change_within_a_study(storage):
     """An RDB storage refuses a name whose distribution changes; so this must not raise."""
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
@@ -197,6 +199,7 @@ def test_the_portfolio_is_enqueued_once_over_restarts(storage):
     assert waiting(create_study("mnist", "lenet", **make)) == []
 
 
+@pytest.mark.slow
 def test_the_portfolio_is_enqueued_once_by_threads_at_once(storage):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
     make["sampler"] = OTHER
@@ -240,6 +243,7 @@ def test_the_portfolio_is_enqueued_once_by_processes_at_once(tmp_path):
     assert len(published) == FIRST_ROWS
 
 
+@pytest.mark.slow
 def test_what_a_dead_creator_left_is_finished(storage, monkeypatch):
     """A worker that died between creating the study and enqueuing leaves no half a portfolio."""
     monkeypatch.setattr("lrbench_hpo.study.create.CREATOR_PATIENCE", 0.2)
@@ -344,6 +348,7 @@ def test_somebody_elses_study_is_refused(storage):
         create_study("mnist", "lenet", study_name="up", **make)
 
 
+@pytest.mark.slow
 def test_dead_creators_work_is_finished_by_one_of_many(storage, monkeypatch):
     monkeypatch.setattr("lrbench_hpo.study.create.CREATOR_PATIENCE", 0.2)
     whole = create_study("mnist", "lenet", database=MEMORY)
@@ -467,6 +472,7 @@ def states(study):
     return [trial.state.name for trial in study.trials]
 
 
+@pytest.mark.slow
 def test_what_killed_processes_had_under_way_is_tried_again(storage, hanging):
     make = {"database": MEMORY, "storage": storage, "study_name": "s", "load_if_exists": True}
     first, second = hanging("optimize"), hanging("optimize")
@@ -494,6 +500,7 @@ def test_trials_that_another_process_may_tell_are_left_alone(storage, hanging):
     study.tell(0, 0.5)
 
 
+@pytest.mark.slow
 def test_a_storage_with_a_heartbeat_finds_the_dead_itself(storage, hanging):
     make = {"database": MEMORY, "study_name": "s", "load_if_exists": True}
     kill(hanging("optimize"))

@@ -179,6 +179,7 @@ def fragile(num_classes, image_shape):
     return torch.nn.Sequential(torch.nn.Flatten(), *layers, torch.nn.Linear(width, num_classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["score", "pareto"])
 def test_diverging_policies_are_stored_and_the_study_goes_on(url, objective):
     study = study_of(url, objective=objective, functions=["FIX"], reference_lr=1.0)

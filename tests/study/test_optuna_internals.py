@@ -67,7 +67,8 @@ def test_a_bracket_is_what_a_sampler_sees_of_a_study_with_brackets(pruner, brack
 
 def test_a_storage_has_a_heartbeat_where_it_was_given_one(tmp_path):
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    beating = optuna.storages.RDBStorage(url, heartbeat_interval=60)
+    with pytest.warns(optuna.exceptions.ExperimentalWarning, match="heartbeat_interval"):
+        beating = optuna.storages.RDBStorage(url, heartbeat_interval=60)
     assert has_heartbeat(beating)
     for storage in (optuna.storages.RDBStorage(url), optuna.storages.InMemoryStorage(), url, None):
         assert not has_heartbeat(storage)

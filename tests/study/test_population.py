@@ -150,6 +150,7 @@ def test_stored_trainings_are_recalled_on_top(url, objective):
     assert len(own_runs(url)) == 5
 
 
+@pytest.mark.slow
 def test_a_study_in_a_storage_is_gone_on_with(url, objective, tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     for total in (3, 6):

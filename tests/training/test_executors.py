@@ -85,6 +85,7 @@ def assert_same_bits(found, wanted) -> None:
         assert torch.equal(found[name], value), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("case", CASES)

@@ -70,6 +70,7 @@ def trained_alone(digits, request) -> tuple[Trainer, dict[LRPolicy, TrainedRun]]
     return trainer, {policy: trainer.train(policy, 40) for policy in POLICIES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [1, 3, 16])
 def test_together_is_alone_bit_for_bit(trained_alone, capacity):
     trainer, alone = trained_alone

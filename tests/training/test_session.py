@@ -73,6 +73,7 @@ def assert_same_weights(first, second):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_goes_on_bit_for_bit_from_every_evaluation(few, kind):
     model, recipe, policy, budget = KINDS[kind]

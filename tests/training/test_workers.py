@@ -113,6 +113,7 @@ def kill_one(pool) -> None:
     victim.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_members_of_a_killed_process_begin_anew(pool, alone):
     for key, policy in enumerate(POLICIES):
         pool.add(key, policy, 400)
@@ -123,6 +124,7 @@ def test_the_members_of_a_killed_process_begin_anew(pool, alone):
         assert runs_of(events)[key] == (run.status, run.curve, run.metrics)
 
 
+@pytest.mark.slow
 def test_members_wait_where_a_fresh_process_has_less_memory(digits_trainer, alone, monkeypatch):
     pool = WorkerPool(digits_trainer, 4, "stream", score, 1)
     try:
@@ -210,6 +212,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_the_processes_end_with_the_one_that_made_them():
     program = [sys.executable, "-c", textwrap.dedent(PROGRAM)]
     parent = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
