@@ -18,10 +18,7 @@ from lrbench_hpo.exchange.formats.jsonl import BAD_ROW
 from lrbench_hpo.exchange.originals import ORIGINAL
 from lrbench_hpo.exchange.rows import UNKNOWN_TIME, ExchangeError, Found, Rejected, numbered
 from lrbench_hpo.exchange.shares import as_share, without_shares
-from lrbench_hpo.exchange.translation import (
-    MEASURED,
-    Translation,
-)
+from lrbench_hpo.exchange.translation import MEASURED, Translation
 from lrbench_hpo.policies import LRPolicy
 from lrbench_hpo.records.reported_runs import Reports, diverged, reported_run
 from lrbench_hpo.records.reports import RUN, RUNNING, final_status, finite, run_in
