@@ -78,12 +78,14 @@ class Question:
             space = space_for(self.dataset, self.model)
         else:
             space = load_space(self.search_space)
-        with opened(self.database) as db:
+        space = space.restricted(self.functions)
+        task = task_for(self.dataset, self.model, recipe, details)
+        with opened(self.database) as db:  # which makes a new one: all else is checked before
             return build_prior(
                 db,
-                task_for(self.dataset, self.model, recipe, details),
+                task,
                 max_iterations=recipe.max_iterations,
-                space=space.restricted(self.functions),
+                space=space,
                 reference_lr=self.reference_lr,
                 trusted_sources=self.trusted_sources,
                 n=n,

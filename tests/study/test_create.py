@@ -424,6 +424,28 @@ def test_bad_input_is_one_line(arguments, error, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("make", [create_study, lrbench_hpo.LRBenchSampler])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"objective": "scor"},
+        {"seed": "a"},
+        {"score_weights": {"iteration": 1}},
+        {"max_iterations": 0},
+        {"batch_size": 0},
+        {"optimizer": ""},
+        {"functions": ["SINNEXP"]},
+        {"search_space": "no.yaml"},
+        {"task": {"momentum": "much"}},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_bad_input_makes_no_database(make, wrong, tmp_path):
+    with pytest.raises(LRBenchError):
+        make("mnist", "lenet", database=tmp_path / "lr.db", **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_space_fits_its_own_distributions():
     for name in ("default", "mnist-lenet", "cifar10-cnn3", "cifar10-resnet32"):
         space = load_space(name)

@@ -682,3 +682,19 @@ def test_the_search_for_private_members_finds_them():
 def test_no_private_member_of_optuna_is_touched(file):
     assert {"sampler", "history"} <= {user.stem for user in USERS}
     assert not list(private(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize(
+    ("half", "says"),
+    [
+        ({"dataset": "mnist"}, "dataset='mnist': .* needs model too"),
+        ({"dataset": ""}, "dataset='': .* needs model too"),
+        ({"dataset": "", "max_iterations": 300}, "dataset='': .* needs model too"),
+        ({"model": "lenet"}, "model='lenet': .* needs dataset too"),
+        ({"max_iterations": 300}, "max_iterations=300: .* needs dataset and model too"),
+        ({"objective": "score"}, "objective='score': .* needs dataset and model too"),
+    ],
+)
+def test_half_a_task_is_refused(half, says):
+    with pytest.raises(StudyError, match=says):
+        LRBenchSampler(**half)
